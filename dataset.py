@@ -1,0 +1,202 @@
+"""Architectures: their strings, the one-hot encoding, and the competition's two files.
+
+A string has 37 characters: the depth (`j`, `k`, `l` = 10, 11, 12 layers), then for each of 12 layers the number of
+heads (`1`-`3`), the MLP ratio (`1`-`3`) and the embedding (always `1`); a layer past the depth is `000`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tasks import TASKS, InputError, find_task
+
+TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
+TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
+
+DEPTHS = {"j": 10, "k": 11, "l": 12}
+LAYERS, LENGTH, WIDTH = 12, 37, 10  # a string is 1 + 3 * LAYERS characters, each encoded as WIDTH numbers
+ABSENT, INVALID = -1, -2
+
+
+class DataError(InputError):
+    """An architecture or a file that does not follow the competition's format."""
+
+
+def _allowed(position):
+    """{character: column that encodes it} at this position of a string; `0`, an absent layer, has no column."""
+    if position == 0:
+        return {"j": 0, "k": 1, "l": 2}
+    kind = (position - 1) % 3
+    return {"0": ABSENT, "1": 9} if kind == 2 else {"0": ABSENT, **{str(c + 1): 3 + 3 * kind + c for c in range(3)}}
+
+
+COLUMNS = np.full((LENGTH, 256), INVALID, np.int8)  # [position, character] -> column
+for _position in range(LENGTH):
+    for _character, _column in _allowed(_position).items():
+        COLUMNS[_position, ord(_character)] = _column
+
+
+ONE_HOT = np.eye(WIDTH + 1, WIDTH, dtype=np.float32)  # its last row, which ABSENT = -1 picks, is zero
+
+
+def check_architecture(architecture, key="architecture"):
+    """Raise DataError, naming `key` and the position (0-36), unless `architecture` is a string of the search space."""
+    if not isinstance(architecture, str):
+        raise DataError(f"{key}: arch is {json.dumps(architecture)[:40]}: expected a string of {LENGTH} characters")
+    if len(architecture) != LENGTH:
+        raise DataError(f"{key}: arch has {len(architecture)} characters: expected {LENGTH}")
+    for position, character in enumerate(architecture):
+        allowed = sorted(_allowed(position))
+        if position:
+            absent = position > 3 * DEPTHS[architecture[0]]
+            allowed = ["0"] if absent else allowed[1:]
+        if character not in allowed:
+            why = f" in layer {(position + 2) // 3}, depth {DEPTHS[architecture[0]]}" if position else ""
+            raise DataError(f"{key}: arch position {position} is {character!r}: expected {' or '.join(allowed)}{why}")
+
+
+def _columns(architectures, keys):
+    """(n, 37) int8: the column that encodes each character, ABSENT where the layer is absent; checks every string."""
+    text = b""
+    if all(isinstance(a, str) for a in architectures) and set(map(len, architectures)) <= {LENGTH}:
+        text = "".join(architectures).encode("latin-1", "replace")
+    if len(text) == LENGTH * len(architectures):
+        codes = np.frombuffer(text, np.uint8).reshape(-1, LENGTH)
+        columns = COLUMNS.reshape(-1).take(codes + 256 * np.arange(LENGTH))
+        depth = columns[:, :1] + min(DEPTHS.values())
+        wrong = (columns == INVALID) | ((columns == ABSENT) != (np.arange(LENGTH) > 3 * depth))
+        if not wrong.any():
+            return columns
+    for i, architecture in enumerate(architectures):
+        check_architecture(architecture, keys[i] if keys else f"architecture {i}")
+    raise AssertionError("an architecture passes one check and fails the other")
+
+
+def encode(architectures, keys=None):
+    """One-hot encode architecture strings.
+
+    architectures: n strings; keys: their n names, for messages. Returns (n, 37, 10) float32: row 0 the depth in
+    columns 0-2, then for every layer its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent layers
+    are zero. Raises DataError for a string outside the search space.
+    """
+    return torch.from_numpy(ONE_HOT.take(_columns(architectures, keys), axis=0, mode="wrap"))
+
+
+def sample_architectures(n, seed, exclude=()):
+    """n distinct architecture strings, none of them in `exclude`: depth uniform, then each choice uniform.
+
+    The same seed gives the same architectures on every machine and with every release of NumPy. Raises ValueError for
+    a negative n.
+    """
+    if n < 0:
+        raise ValueError(f"n is {n}: must not be negative")
+    random = np.random.RandomState(seed)  # the legacy generator: NumPy has frozen its stream
+    excluded, found = set(exclude), {}
+    while len(found) < n:
+        count = n - len(found)
+        depth = random.randint(len(DEPTHS), size=count)
+        codes = np.full((count, LENGTH), ord("1"), np.uint8)
+        codes[:, 0] = ord("j") + depth
+        layers = codes[:, 1:].reshape(count, LAYERS, 3)
+        layers[:, :, :2] += random.randint(3, size=(count, LAYERS, 2)).astype(np.uint8)
+        layers[np.arange(LAYERS) >= min(DEPTHS.values()) + depth[:, None]] = ord("0")
+        text = codes.tobytes().decode()
+        drawn = (text[i : i + LENGTH] for i in range(0, len(text), LENGTH))
+        found.update((architecture, None) for architecture in drawn if architecture not in excluded)
+    return list(found)
+
+
+def _read(path, keys):
+    """The JSON object in the file: {name: entry}, order kept, every entry an object with an `arch` and `keys`."""
+
+    def unique(pairs):
+        entry = dict(pairs)
+        if len(entry) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in entry if names.count(name) > 1)
+            raise DataError(f"{path}: key '{twice}' occurs twice in one object: expected once")
+        return entry
+
+    try:
+        content = json.loads(Path(path).read_text("utf-8"), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply: expected an object of architectures") from None
+    if not isinstance(content, dict) or not content:
+        raise DataError(f'{path}: expected an object of architectures, {{"arch1": {{...}}, ...}}')
+    for name, entry in content.items():
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: {name}: expected an object with 'arch' and the ranks")
+        for key in ("arch", *keys):
+            if key not in entry:
+                raise DataError(f"{path}: {name}: '{key}' is missing")
+    return content
+
+
+def _architectures(path, content):
+    architectures = [entry["arch"] for entry in content.values()]
+    _columns(architectures, [f"{path}: {name}" for name in content])
+    return architectures
+
+
+def load_train(path):
+    """Read a training file.
+
+    Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64, each in [0, n)}; ranks
+    may be shared. Raises DataError naming file, key and position, OSError where the file cannot be read.
+    """
+    content = _read(path, [task.rank_key for task in TASKS])
+    architectures = _architectures(path, content)
+    first = {}
+    for name, entry in content.items():
+        for task in TASKS:
+            rank = entry[task.rank_key]
+            if type(rank) is not int or not 0 <= rank < len(content):
+                raise DataError(
+                    f"{path}: {name}: {task.rank_key} is {json.dumps(rank)[:40]}: "
+                    f"expected an integer from 0 to {len(content) - 1}"
+                )
+        other = first.setdefault(entry["arch"], name)
+        for task in TASKS:
+            if content[other][task.rank_key] != entry[task.rank_key]:
+                raise DataError(f"{path}: {name}: the architecture of {other} with another {task.rank_key}")
+    ranks = {task.name: np.array([entry[task.rank_key] for entry in content.values()]) for task in TASKS}
+    return architectures, ranks
+
+
+def load_test(path):
+    """Read a test file: (architectures, content), n strings in the file's order and the JSON object as it is.
+
+    The rank fields are placeholders and never looked at. Raises as load_train.
+    """
+    content = _read(path, [task.rank_key for task in TASKS])
+    return _architectures(path, content), content
+
+
+class ArchPerfDataset(torch.utils.data.Dataset):
+    """The training or the test file of folder `root`, an item an architecture, for torch's data loaders.
+
+    An item is (encoding, rank) of the training file, with `target_type` a task (`cplfw` or `cplfw_rank`), or the
+    encoding alone of the test file; an encoding is (37, 10) float32, a rank an int. Raises as load_train and find_task.
+    """
+
+    def __init__(self, root, target_type, train=True):
+        task = find_task(target_type)
+        if train:
+            architectures, ranks = load_train(Path(root) / TRAIN_FILE)
+            self.ranks = ranks[task.name].tolist()
+        else:
+            architectures, _ = load_test(Path(root) / TEST_FILE)
+            self.ranks = None
+        self.encodings = encode(architectures)
+
+    def __len__(self):
+        return len(self.encodings)
+
+    def __getitem__(self, index):
+        return self.encodings[index] if self.ranks is None else (self.encodings[index], self.ranks[index])

@@ -1,0 +1,248 @@
+"""Train the predictors, one a task.
+
+    python main.py                              all eight tasks, the settings of tasks.py
+    python main.py --tasks cplfw sop            only these
+    python main.py --num_epochs 100 --lr 5e-4   a flag wins over every task's setting
+
+Writes results/<task>_final.pth and the curves for TensorBoard in logs/<save_name>/.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import cli
+from tasks import TASKS, InputError, SettingError, Task, settings
+
+
+def parse_arguments(argv=None):
+    """The parsed arguments; `tasks` are those to train, in the table's order, with the settings given as flags."""
+    parser = cli.Parser(description=__doc__)
+    cli.add_shared_arguments(parser)
+    cli.add_folder(parser, "--log_path", "logs", "folder of the TensorBoard files")
+    parser.add_argument(
+        "--save_name", type=cli.file_name, default="train_final", help="name of the run (default: train_final)"
+    )
+    parser.add_argument("--jobs", type=cli.positive, help="tasks trained side by side (default: the cores)")
+    parser.add_argument("--keep", type=cli.positive, default=50, help="snapshots kept a task (default: 50)")
+    parser.add_argument(
+        "--log_interval", type=cli.positive, default=50, help="epochs between two lines, off a terminal (default: 50)"
+    )
+    group = parser.add_argument_group("settings, by default each task's own")
+    fields = [field for field in dataclasses.fields(Task) if field.name not in ("name", "snapshot")]
+    for field in fields:
+        how = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
+        group.add_argument(f"--{field.name}", help=field.metadata["help"], **how)
+    args = parser.parse_args(argv)
+    given = {field.name: getattr(args, field.name) for field in fields if getattr(args, field.name) is not None}
+    try:
+        args.tasks = [dataclasses.replace(task, **given) for task in TASKS if task in args.tasks]
+    except SettingError as error:
+        parser.error(f"--{error}")
+    return args
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one task: a result, and what went wrong if anything did."""
+
+    error: str | None = None
+    best: tuple[float, int] | None = None  # tau, epoch
+    chosen: tuple[int, float] | None = None  # index, tau
+    seconds: float = 0.0
+
+
+def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
+    """Train, log and save one predictor; returns its Outcome."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    import checkpoint
+    from training import train
+
+    began = time.perf_counter()
+    logs = Path(args.log_path, args.save_name, task.name)
+    with (
+        SummaryWriter(logs / "train", flush_secs=1) as train_log,
+        SummaryWriter(logs / "validate", flush_secs=1) as validate_log,
+    ):
+        rows = "".join(f"| {name} | {value} |\n" for name, value in settings(task).items())
+        train_log.add_text(f"{task.name}/settings", f"| setting | value |\n|---|---|\n{rows}")
+
+        def log(epoch, loss, train_ktau, validate_ktau):
+            train_log.add_scalar(f"{task.name}/loss", loss, epoch)
+            train_log.add_scalar(f"{task.name}/ktau", train_ktau, epoch)
+            if validate_ktau is not None:
+                validate_log.add_scalar(f"{task.name}/ktau", validate_ktau, epoch)
+            on_epoch(epoch, loss, train_ktau, validate_ktau)
+
+        run = train(task, encodings, ranks, args.keep, args.device, log)
+    if not run.snapshots:
+        return Outcome(f"stopped: {run.stopped}; nothing was saved")
+    checkpoint.save(checkpoint.path_of(args.results_path, task), run, fingerprint)
+    best, chosen = run.snapshots[-1], run.snapshots[run.index]
+    return Outcome(
+        run.stopped and f"stopped: {run.stopped}; the snapshots before it were saved",
+        (best.ktau, best.epoch),
+        (run.index, chosen.ktau),
+        time.perf_counter() - began,
+    )
+
+
+def work(connection, parent, task, *rest):
+    """In a process of its own: train one task and send what happens through `connection`."""
+
+    def on_epoch(*values):
+        if os.getppid() != parent:
+            os._exit(1)  # the parent was killed: nobody waits for this any more
+        connection.send(values)
+
+    try:
+        outcome = train_task(task, *rest, on_epoch)
+    except (InputError, OSError) as error:
+        outcome = Outcome(cli.describe(error))
+    connection.send(outcome)
+
+
+def train_side_by_side(queue, jobs, device):
+    """Train every task of `queue`, [(task, more arguments of train_task)], `jobs` at a time in processes.
+
+    Yields (task name, message): the values of an epoch as they come, at last the Outcome. A worker that dies takes no
+    other with it. Every worker has ended when this ends, however it does.
+    """
+    # A forked worker has torch at once; CUDA cannot be used in one.
+    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    queue, running = list(queue), {}
+    try:
+        while queue or running:
+            while queue and len(running) < jobs:
+                task, *rest = queue.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=work, args=(theirs, os.getpid(), task, *rest))
+                # Ctrl-C reaches the whole process group, but it is the parent that ends its workers.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                process.start()
+                running[ours] = task.name, process
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                theirs.close()
+            for connection in multiprocessing.connection.wait(list(running)):
+                name, process = running[connection]
+                try:
+                    message = connection.recv()
+                except EOFError:
+                    process.join()
+                    message = Outcome(f"its process died, exit status {process.exitcode}")
+                if isinstance(message, Outcome):
+                    process.join()
+                    connection.close()
+                    del running[connection]
+                yield name, message
+    finally:
+        for _, process in running.values():
+            process.kill()
+        for _, process in running.values():
+            process.join()
+
+
+class Progress:
+    """A bar a task on a terminal; elsewhere a line a task every so many epochs."""
+
+    def __init__(self, tasks, log_interval):
+        from tqdm import tqdm
+
+        self.interval, self.epochs, self.bars = log_interval, {task.name: task.num_epochs for task in tasks}, {}
+        if sys.stderr.isatty():
+            for position, task in enumerate(tasks):
+                form = "{desc:<10} {n_fmt:>4}/{total_fmt} {bar:20} {elapsed} {postfix}"
+                self.bars[task.name] = tqdm(total=task.num_epochs, desc=task.name, position=position, bar_format=form)
+
+    def epoch(self, name, epoch, loss, train_ktau, validate_ktau):
+        """One more epoch of a task."""
+        figures = f"loss {loss:.4f}  tau train {train_ktau:7.4f}"
+        if validate_ktau is not None:
+            figures += f"  validation {validate_ktau:7.4f}"
+        if self.bars:
+            self.bars[name].set_postfix_str(figures, refresh=False)
+            self.bars[name].update()
+        elif epoch % self.interval == 0 or epoch == self.epochs[name]:
+            print(f"{name:<10} epoch {epoch:>4}/{self.epochs[name]}  {figures}", flush=True)
+
+    def close(self):
+        """Leave the terminal in order."""
+        for bar in self.bars.values():
+            bar.close()
+
+
+def table(outcomes):
+    """The results as text, a line a task, and their mean."""
+    lines = [f"{'task':<10}  best tau @ epoch  snapshot     tau  seconds"]
+    done = {name: outcome for name, outcome in outcomes.items() if outcome.best}
+    for name, outcome in done.items():
+        (best, epoch), (index, ktau) = outcome.best, outcome.chosen
+        lines.append(f"{name:<10}  {best:8.4f} @ {epoch:<5}  {index:8}  {ktau:6.4f}  {outcome.seconds:7.1f}")
+    if done:
+        best = sum(outcome.best[0] for outcome in done.values()) / len(done)
+        chosen = sum(outcome.chosen[1] for outcome in done.values()) / len(done)
+        lines.append(f"{'mean':<10}  {best:8.4f}  {'':16}  {chosen:6.4f}")
+    return "\n".join(lines)
+
+
+def main():
+    args = parse_arguments()
+    # Imported only now, so that --help does not wait for torch; and here, so that the forked workers share it.
+    import torch.utils.tensorboard  # noqa: F401
+
+    import checkpoint
+    from dataset import TRAIN_FILE, encode, load_train
+    from training import check_sizes
+
+    cli.check_device(args.device)
+    path = Path(args.data_path, TRAIN_FILE)
+    architectures, ranks = load_train(path)
+    for task in args.tasks:
+        check_sizes(task, len(architectures))
+    for folder in (args.results_path, args.log_path):
+        cli.make_folder(folder)
+    encodings, fingerprint = encode(architectures), checkpoint.fingerprint(path)
+
+    # The longest first: the short ones fill the gaps at the end.
+    steps = {
+        task: task.num_epochs * math.floor(task.train_ratio * len(architectures) / task.batch_size)
+        for task in args.tasks
+    }
+    queue = [
+        (task, encodings, ranks[task.name], fingerprint, args)
+        for task in sorted(args.tasks, key=steps.get, reverse=True)
+    ]
+    print(f"training {len(queue)} predictors on the {len(architectures)} architectures of {path}", flush=True)
+    progress, outcomes, interrupted = Progress(args.tasks, args.log_interval), {}, False
+    try:
+        with contextlib.closing(train_side_by_side(queue, args.jobs or cli.cores(), args.device)) as messages:
+            for name, message in messages:
+                if isinstance(message, Outcome):
+                    outcomes[name] = message
+                else:
+                    progress.epoch(name, *message)
+    except KeyboardInterrupt:
+        interrupted = True
+    progress.close()
+    outcomes = {task.name: outcomes[task.name] for task in args.tasks if task.name in outcomes}
+    print(table(outcomes))
+    for name, outcome in outcomes.items():
+        if outcome.error:
+            print(f"main.py: {name}: {outcome.error}", file=sys.stderr)
+    if interrupted:
+        print(f"main.py: interrupted; finished: {', '.join(outcomes) or 'no task'}", file=sys.stderr)
+        return 130
+    return 1 if any(outcome.error for outcome in outcomes.values()) else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

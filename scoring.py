@@ -1,0 +1,42 @@
+"""Scoring many architectures with several predictors at once."""
+
+import torch
+
+from dataset import encode
+from network import Predictor, one_thread
+
+CHUNK = 4096  # architectures encoded at a time: memory stays small, the matrices stay large
+
+
+@one_thread()
+@torch.inference_mode()
+def score(state_dicts, architectures, device="cpu"):
+    """Score n architecture strings with k predictors in eval mode.
+
+    state_dicts: k state dicts of Predictor. Returns (k, n) float32. Memory beyond the scores does not grow with n.
+    Raises DataError for a string outside the search space.
+    """
+    predictors = []
+    for state_dict in state_dicts:
+        predictors.append(Predictor())
+        predictors[-1].load_state_dict(state_dict)
+    layers = [
+        (torch.stack([linear.weight.t() for linear in layer]), torch.stack([linear.bias[None] for linear in layer]))
+        for layer in zip(*(predictor.double().linears() for predictor in predictors), strict=True)
+    ]
+    # Nothing but sums lies between the encoding and the second linear layer's output: one map, merged in float64.
+    (weight0, bias0), (weight1, bias1) = layers[:2]
+    position = torch.stack([predictor.pos(torch.zeros(1, 37, 10)).flatten(1) for predictor in predictors]).double()
+    layers[:2] = [(weight0 @ weight1, (position @ weight0 + bias0) @ weight1 + bias1)]
+    layers = [(weight.float().to(device), bias.float().to(device)) for weight, bias in layers]
+
+    scores = torch.empty(len(predictors), len(architectures))
+    for start in range(0, len(architectures), CHUNK):
+        chunk = architectures[start : start + CHUNK]
+        hidden = encode(chunk).to(device).flatten(1).expand(len(predictors), -1, -1)  # (k, chunk, 370)
+        for i, (weight, bias) in enumerate(layers):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if i < len(layers) - 1:
+                hidden.relu_()
+        scores[:, start : start + CHUNK] = hidden.squeeze(2)
+    return scores

@@ -1,0 +1,88 @@
+"""The eight recognition tasks and the settings each predictor is trained with: the only table of them.
+
+Importing this module costs nothing (no torch), so that the command line can answer at once.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave; its message is one line that says where it is and what to do."""
+
+
+class SettingError(InputError):
+    """A setting out of its range, or a task that does not exist."""
+
+
+def first_line(error):
+    """The first line of what another library's error says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _setting(help):
+    return field(metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task and the settings of its predictor; raises SettingError where a setting is out of its range."""
+
+    name: str
+    lr: float = _setting("Adam's learning rate, > 0")
+    weight_decay: float = _setting("Adam's L2 weight decay, >= 0")
+    batch_size: int = _setting("architectures a batch, >= 2 (the loss compares pairs)")
+    train_ratio: float = _setting("part of the file that trains, the rest validates, between 0 and 1")
+    seed: int = _setting("seed of the weights, the dropout and the sampling orders, >= 0")
+    dropout_ratio: float = _setting("probability of dropping a unit, 0 <= p < 1")
+    cos: bool = _setting("anneal the learning rate to zero along a cosine")
+    val_interval: int = _setting("epochs between validations, >= 1")
+    snapshot: int = _setting("the snapshot that scores, counted from the best on validation (-1)")
+    num_epochs: int = field(default=400, metadata={"help": "passes over the training part, >= 1"})
+
+    @property
+    def rank_key(self):
+        """The task's field in the competition's files."""
+        return f"{self.name}_rank"
+
+    def __post_init__(self):
+        for name, allowed, valid in (
+            ("lr", "a number above 0", math.isfinite(self.lr) and self.lr > 0),
+            ("weight_decay", "a number not below 0", math.isfinite(self.weight_decay) and self.weight_decay >= 0),
+            ("batch_size", "at least 2, since the loss compares pairs", self.batch_size >= 2),
+            ("train_ratio", "above 0 and below 1", 0 < self.train_ratio < 1),
+            ("seed", "from 0 to 2**63 - 1", 0 <= self.seed < 2**63),
+            ("dropout_ratio", "at least 0 and below 1", 0 <= self.dropout_ratio < 1),
+            ("val_interval", "at least 1", self.val_interval >= 1),
+            ("snapshot", "negative, -1 for the best on validation", self.snapshot < 0),
+            ("num_epochs", "at least 1", self.num_epochs >= 1),
+        ):
+            if not valid:
+                raise SettingError(f"{name} {getattr(self, name)}: must be {allowed}")
+
+
+#                   lr  decay batch ratio seed dropout cos every snapshot
+TASKS = (
+    Task("cplfw", 1e-3, 6e-4, 8, 0.7, 4, 0.4, False, 1, -1),
+    Task("vehicleid", 1e-3, 6e-4, 25, 0.9, 4, 0.4, True, 5, -2),
+    Task("dukemtmc", 5e-4, 6e-4, 25, 0.9, 4, 0.4, True, 1, -3),
+    Task("market1501", 1e-3, 6e-4, 32, 0.9, 1, 0.5, False, 1, -7),
+    Task("msmt17", 1e-3, 6e-4, 32, 0.8, 1, 0.4, True, 5, -4),
+    Task("veri", 1e-3, 6e-4, 32, 0.8, 0, 0.5, True, 5, -1),
+    Task("veriwild", 1e-3, 6e-4, 32, 0.8, 3, 0.5, True, 1, -43),
+    Task("sop", 1e-3, 6e-4, 50, 0.8, 4, 0.5, True, 1, -4),
+)
+
+
+def find_task(name):
+    """The task called `name`, as `cplfw` or `cplfw_rank`; raises SettingError where there is none."""
+    for task in TASKS:
+        if name in (task.name, task.rank_key):
+            return task
+    raise SettingError(f"unknown task '{name}': choose from {', '.join(task.name for task in TASKS)}")
+
+
+def settings(task):
+    """{name: value} of every setting of `task`, its name first."""
+    return dataclasses.asdict(task)

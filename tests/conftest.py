@@ -1,0 +1,65 @@
+"""Fixtures: small data files in the competition's format, made from sampled architectures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dataset
+from tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+REAL_DATA = ROOT.parent / "shared" / "data" / dataset.TRAIN_FILE
+REFERENCE = ROOT.parent / "shared" / "reference" / "cpu_curves.json"
+
+
+torch.set_num_threads(1)
+
+
+def make_content(architectures, start=1, seed=0):
+    """A file's content: ranks that follow the number of heads, with noise."""
+    random = np.random.RandomState(seed)
+    content = {f"arch{start + i}": {} for i in range(len(architectures))}
+    for task in TASKS:
+        quality = [a.count("3") - a.count("1") + random.randn() for a in architectures]
+        for entry, rank in zip(content.values(), np.argsort(np.argsort(quality)).tolist(), strict=True):
+            entry[task.rank_key] = rank
+    for entry, architecture in zip(content.values(), architectures, strict=True):
+        entry["arch"] = architecture
+    return content
+
+
+@pytest.fixture
+def train_content():
+    return make_content(dataset.sample_architectures(200, seed=1))
+
+
+@pytest.fixture
+def data_folder(tmp_path, train_content):
+    """A folder with a training file of 200 architectures and a test file of 300, whose ranks are placeholders."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / dataset.TRAIN_FILE).write_text(json.dumps(train_content))
+    exclude = [entry["arch"] for entry in train_content.values()]
+    content = make_content(dataset.sample_architectures(300, seed=2, exclude=exclude), start=201)
+    for entry in content.values():
+        entry.update({task.rank_key: -1 for task in TASKS})
+    (folder / dataset.TEST_FILE).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run one of the project's scripts in a temporary folder: script("main.py", *flags) -> CompletedProcess."""
+
+    def run(name, *flags, **options):
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, str(ROOT / name), *map(str, flags)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, **options)
+
+    return run

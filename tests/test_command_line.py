@@ -1,0 +1,184 @@
+"""The scripts as a user runs them, end to end, on small sampled data."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import checkpoint
+import dataset
+import main
+import training
+from metrics import ranks
+from network import Predictor
+from tasks import TASKS, find_task
+
+SMALL = ("--num_epochs", 4, "--batch_size", 8)
+
+
+def weights(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.pth")}
+
+
+def test_training_then_scoring(script, data_folder, tmp_path):
+    trained = script("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "l", *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    lines = trained.stdout.splitlines()
+    assert sum("epoch    4/4" in line for line in lines) == 8
+    assert [line.split()[0] for line in lines[-10:]] == ["task", *(task.name for task in TASKS), "mean"]
+    assert sorted(weights(tmp_path / "r")) == sorted(f"{task.name}_final.pth" for task in TASKS)
+
+    scored = script("test.py", "--data_path", data_folder, "--results_path", "r")
+    assert scored.returncode == 0, scored.stderr
+    submission = json.loads((tmp_path / "Track2_submitA_test_final.json").read_text())
+    content = json.loads((data_folder / dataset.TEST_FILE).read_text())
+    assert list(submission) == list(content)
+    encodings = dataset.encode([entry["arch"] for entry in content.values()])
+    for task, line in zip(TASKS, scored.stdout.splitlines(), strict=False):
+        chosen = checkpoint.choose(tmp_path / "r" / f"{task.name}_final.pth", task)
+        assert line.split() == [task.name, "snapshot", str(chosen.index), "validation", "tau", f"{chosen.ktau:.4f}"]
+        predictor = Predictor().eval()
+        predictor.load_state_dict(chosen.state_dict)
+        with torch.no_grad():
+            expected = ranks(predictor(encodings))
+        ours = [entry.pop(task.rank_key) for entry in submission.values()]
+        assert all(type(rank) is int for rank in ours)
+        assert sum(abs(a - b) for a, b in zip(ours, expected, strict=True)) <= 4  # near ties may fall either way
+        for entry in content.values():
+            del entry[task.rank_key]
+    assert submission == content
+
+
+def test_results_do_not_depend_on_jobs(script, data_folder, tmp_path):
+    for jobs in (1, 3):
+        flags = ("--data_path", data_folder, "--results_path", f"r{jobs}", "--log_path", "l", "--jobs", jobs, *SMALL)
+        assert script("main.py", *flags).returncode == 0
+        script("test.py", "--data_path", data_folder, "--results_path", f"r{jobs}", "--save_name", jobs)
+    assert len(weights(tmp_path / "r1")) == 8
+    assert weights(tmp_path / "r1") == weights(tmp_path / "r3")
+    first, second = (tmp_path / f"Track2_submitA_{jobs}.json" for jobs in (1, 3))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_flags_win_over_the_tasks_settings(script, data_folder, tmp_path):
+    flags = ("--lr", 2e-3, "--weight_decay", 0, "--batch_size", 10, "--train_ratio", 0.75, "--seed", 8)
+    flags += ("--dropout_ratio", 0.1, "--no-cos", "--val_interval", 2, "--num_epochs", 5, "--keep", 2)
+    script("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", *flags)
+    content = torch.load(tmp_path / "r" / "sop_final.pth", weights_only=True)
+    assert content["task"] == {
+        "name": "sop",
+        "lr": 2e-3,
+        "weight_decay": 0.0,
+        "batch_size": 10,
+        "train_ratio": 0.75,
+        "seed": 8,
+        "dropout_ratio": 0.1,
+        "cos": False,
+        "val_interval": 2,
+        "snapshot": -4,
+        "num_epochs": 5,
+    }
+    assert [epoch for epoch, _ in content["validate_ktau"]] == [1, 2, 4]
+    assert len(content["snapshots"]) == 2
+    encodings = dataset.ArchPerfDataset(data_folder, "sop")
+    run = training.train(
+        main.parse_arguments(["--tasks", "sop", *map(str, flags)]).tasks[0], encodings.encodings, encodings.ranks
+    )
+    assert content["train_loss"] == run.train_loss
+
+
+def test_cos_can_be_asked_for():
+    assert main.parse_arguments(["--cos"]).tasks[0].cos
+    assert not main.parse_arguments([]).tasks[0].cos
+    assert main.parse_arguments([]).tasks == list(TASKS)
+
+
+def test_only_the_named_tasks_are_trained_and_filled(script, data_folder, tmp_path):
+    shared = ("--data_path", data_folder, "--results_path", "r", "--tasks", "sop_rank", "cplfw")
+    assert script("main.py", *shared, "--log_path", "l", *SMALL).returncode == 0
+    assert sorted(weights(tmp_path / "r")) == ["cplfw_final.pth", "sop_final.pth"]
+    assert script("test.py", *shared, "--model_path_index", -2, "--save_name", "two").returncode == 0
+    for entry in json.loads((tmp_path / "Track2_submitA_two.json").read_text()).values():
+        assert entry["veri_rank"] == -1
+        assert entry["sop_rank"] >= 0 and entry["cplfw_rank"] >= 0
+
+
+def test_the_index_given_is_used_for_every_task(script, data_folder):
+    script("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "l", *SMALL)
+    scored = script("test.py", "--data_path", data_folder, "--results_path", "r", "--model_path_index", "-1")
+    assert [line.split()[2] for line in scored.stdout.splitlines()[:8]] == ["-1"] * 8
+    scored = script("test.py", "--data_path", data_folder, "--results_path", "r", "--model_path_index", "9")
+    assert scored.returncode == 2
+    assert "no snapshot 9: it holds" in scored.stderr
+
+
+def test_the_logs_hold_both_curves_of_every_task(script, data_folder, tmp_path):
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--save_name", "mine")
+    assert script("main.py", *flags, *SMALL, "--val_interval", 2).returncode == 0
+    for task in TASKS:
+        content = checkpoint.load(tmp_path / "r" / f"{task.name}_final.pth", task)
+        read = {}
+        for part in ("train", "validate"):
+            events = EventAccumulator(str(tmp_path / "l" / "mine" / task.name / part)).Reload()
+            read |= {(part, tag): events.Scalars(tag) for tag in events.Tags()["scalars"]}
+            if part == "train":
+                assert events.Tags()["tensors"] == [f"{task.name}/settings/text_summary"]
+        assert set(read) == {
+            ("train", f"{task.name}/loss"),
+            ("train", f"{task.name}/ktau"),
+            ("validate", f"{task.name}/ktau"),
+        }
+        curve = read["validate", f"{task.name}/ktau"]
+        assert [event.step for event in curve] == [1, 2, 4]
+        assert [event.value for event in curve] == pytest.approx([tau for _, tau in content["validate_ktau"]])
+        assert [event.value for event in read["train", f"{task.name}/loss"]] == pytest.approx(content["train_loss"])
+
+
+@pytest.mark.parametrize("name", ["main.py", "test.py"])
+@pytest.mark.parametrize("flags", [("--help",), ("--wrong",), ("--tasks", "imagenet")])
+def test_help_and_wrong_flags_answer_without_torch(name, flags):
+    code = f"import runpy, sys; sys.argv = {[name, *flags]!r}; sys.modules['torch'] = None; "
+    code += f"runpy.run_path({name!r}, run_name='__main__')"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == (0 if flags == ("--help",) else 2), answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert len(answer.stderr.splitlines()) == (0 if flags == ("--help",) else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("main.py", ("--batch_size", "1"), "main.py: --batch_size 1: must be at least 2"),
+        ("main.py", ("--num_epochs", "0"), "main.py: --num_epochs 0: must be at least 1"),
+        ("main.py", ("--jobs", "0"), "main.py: argument --jobs: '0': expected an integer above 0"),
+        ("main.py", ("--save_name", "../x"), "main.py: argument --save_name: '../x': expected a name without a path"),
+        ("main.py", ("--device", "nowhere"), "main.py: --device nowhere: "),
+        ("main.py", ("--data_path", "nowhere"), "main.py: nowhere/CVPR_2022_NAS_Track2_train.json: No such file"),
+        ("test.py", ("--results_path", "nowhere"), "test.py: nowhere/cplfw_final.pth: No such file"),
+        ("test.py", ("--model_path_index", "best"), "test.py: argument --model_path_index: invalid int value"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(script, name, flags, message):
+    answer = script(name, *flags)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(message)
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_part_smaller_than_a_batch_is_said_before_training(script, data_folder, tmp_path):
+    answer = script("main.py", "--data_path", data_folder, "--results_path", "r", "--batch_size", 30)
+    assert answer.returncode == 2
+    assert "vehicleid: the validation part has 20 of the 200 architectures" in answer.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_diverging_task_is_named_and_the_others_kept(script, data_folder, tmp_path):
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", "--lr", "1e30")
+    answer = script("main.py", *flags, *SMALL)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("main.py: sop: stopped: the loss is ")
+    assert find_task("sop").name in answer.stderr

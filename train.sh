@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Train the eight predictors: bash train.sh [flags of main.py]
+set -euo pipefail
+here=$(dirname "$0")
+. "$here/env.sh" requirements.txt
+exec python "$here/main.py" "$@"

@@ -1,0 +1,222 @@
+"""Training one predictor: the optimiser step with its gradient written out, and the loop around it."""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from metrics import kendall_tau
+from network import LINEAR_ABOVE, Predictor, one_thread, pairwise_ranking_loss
+from tasks import SettingError, Task
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, arXiv:1412.6980
+
+
+class TrainingStep:
+    """Adam steps on batches of one size: forward, loss gradient, backward and update, written out.
+
+    Every line is the kernel that autograd or torch.optim.Adam would run, in the same order, so that the weights come
+    out the same to the last bit; without their bookkeeping a step takes a sixth of the time. The parameters, their
+    gradients and Adam's moments lie in one flat buffer each; the predictor's parameters become views of the first.
+
+    With W, b the five linear layers' parameters, D a layer's scaled dropout mask, o = h4 the n architectures' scores:
+
+        forward    h0 = W0 x + b0;   hi = relu(Wi h(i-1) + bi) * Di, i = 1, 2, 3;   h4 = W4 h3 + b4
+        loss       L = 1/(n(n-1)) sum_ij log(1 + exp(z_ij)),   z_ij = -(o_i - o_j) sign(y_i - y_j)
+        scores     dL/do_i = -2/(n(n-1)) sum_j e_ij / (1 + e_ij) sign(y_i - y_j),   e = exp(z)    (z is symmetric)
+        backward   dL/dWi = gi' h(i-1),  dL/dbi = sum gi,  g(i-1) = (gi Wi) * D(i-1) * [h(i-1) > 0];   g4 = dL/do
+    """
+
+    def __init__(self, predictor, batch_size, weight_decay):
+        parameters = list(predictor.parameters())
+        self.weight_decay, self.steps = weight_decay, 0
+        like, n = parameters[0].detach(), batch_size
+        self.parameters = torch.cat([p.detach().reshape(-1) for p in parameters])
+        self.gradient, self.moment1, self.moment2, self.scratch = (torch.zeros_like(self.parameters) for _ in range(4))
+        views = split(self.parameters, parameters)
+        for parameter, view in zip(parameters, views, strict=True):
+            parameter.data = view
+        gradients = split(self.gradient, parameters)
+        self.weights, self.biases = views[0::2], views[1::2]
+        self.transposed = [weight.t() for weight in self.weights]
+        self.weight_gradients, self.bias_gradients = gradients[0::2], gradients[1::2]
+        widths = [len(bias) for bias in self.biases]
+        self.hidden = [like.new_empty(n, width) for width in widths[:-1]]
+        self.slopes = [like.new_empty(n, width) for width in widths]  # the g of the docstring
+        self.transposed_slopes = [slope.t() for slope in self.slopes]
+        self.active = [like.new_empty(n, width) for width in widths]
+        self.exponential, self.fraction = like.new_empty(n, n), like.new_empty(n, n)
+        self.unit = like.new_ones(()) / (n * (n - 1))
+
+    def forward(self, x, scores, masks=None):
+        """x: (n, 370), with positions added; writes the (n, 1) scores. masks: the D above, None for no dropout."""
+        hidden = torch.addmm(self.biases[0], x, self.transposed[0], out=self.hidden[0])
+        for i in (1, 2, 3):
+            hidden = torch.addmm(self.biases[i], hidden, self.transposed[i], out=self.hidden[i]).relu_()
+            if masks is not None:
+                hidden.mul_(masks[i - 1])
+        torch.addmm(self.biases[4], hidden, self.transposed[4], out=scores)
+
+    def __call__(self, x, order, scores, masks, lr):
+        """One step. order: (n, n), -sign(y_i - y_j); the other arguments as in forward, which writes `scores`."""
+        self.forward(x, scores, masks)
+        slopes, hidden = self.slopes, self.hidden
+        e = torch.sub(scores, scores.t(), out=self.exponential).mul_(order).clamp_(max=LINEAR_ABOVE).exp_()
+        fraction = torch.div(self.unit, torch.add(e, 1, out=self.fraction), out=self.fraction).mul_(e).mul_(order)
+        torch.sum(fraction, 1, keepdim=True, out=slopes[4]).mul_(2)
+        for i in (4, 3, 2, 1, 0):
+            below = hidden[i - 1] if i else x
+            torch.mm(self.transposed_slopes[i], below, out=self.weight_gradients[i])
+            torch.sum(slopes[i], 0, out=self.bias_gradients[i])
+            if i:
+                torch.mm(slopes[i], self.weights[i], out=slopes[i - 1])
+            if i > 1:
+                slopes[i - 1].mul_(masks[i - 2]).mul_(torch.sign(below, out=self.active[i - 1]))
+        self._adam(lr)
+
+    def _adam(self, lr):
+        self.steps += 1
+        gradient = self.gradient.add_(self.parameters, alpha=self.weight_decay)
+        self.moment1.lerp_(gradient, 1 - BETA1)
+        self.moment2.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        root = torch.sqrt(self.moment2, out=self.scratch).div_((1 - BETA2**self.steps) ** 0.5).add_(EPSILON)
+        self.parameters.addcdiv_(self.moment1, root, value=-lr / (1 - BETA1**self.steps))
+
+
+def split(flat, tensors):
+    """Views of the vector `flat`, shaped one after another like `tensors`."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+class Batches:
+    """One part of the data in shuffled batches, which always lie in the same memory; a short last one is dropped."""
+
+    def __init__(self, inputs, labels, batch_size):
+        self.inputs, self.labels = inputs, labels
+        self.count = len(inputs) // batch_size
+        self.batches = inputs.new_empty(self.count, batch_size, inputs.shape[1])
+        self.order = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = -sign(label_i - label_j)
+        self.scores = inputs.new_empty(self.count, batch_size, 1)
+
+    def shuffle(self, orders):
+        """Draw the next pass, as a data loader does: a base seed from the global generator, the order from `orders`."""
+        torch.empty((), dtype=torch.int64).random_()
+        order = torch.randperm(len(self.inputs), generator=orders)[: self.count * self.batches.shape[1]]
+        order = order.to(self.inputs.device)
+        torch.index_select(self.inputs, 0, order, out=self.batches.view(len(order), -1))
+        self.drawn = self.labels[order].view(self.count, -1)
+        torch.sub(self.drawn[:, None, :], self.drawn[:, :, None], out=self.order).sign_()
+
+    def ktau(self):
+        """Mean over the batches of Kendall's tau of the scores last written."""
+        return kendall_tau(self.scores.squeeze(2), self.drawn).mean().item()
+
+
+class Snapshot(NamedTuple):
+    """A predictor as it was after `epoch`, with its tau on the validation part."""
+
+    epoch: int
+    ktau: float
+    state_dict: dict
+
+
+@dataclass
+class Run:
+    """What training gave: its curves, and the snapshots ascending by validation tau, NaN first."""
+
+    task: Task
+    train_loss: list = field(default_factory=list)  # one an epoch
+    train_ktau: list = field(default_factory=list)  # one an epoch
+    validate_ktau: list = field(default_factory=list)  # (epoch, tau) pairs
+    snapshots: list = field(default_factory=list)
+    stopped: str | None = None  # why training ended early
+
+    @property
+    def index(self):
+        """The index of the snapshot that scores: the task's, or the nearest one that was kept."""
+        return max(self.task.snapshot, -len(self.snapshots))
+
+
+def check_sizes(task, n):
+    """Return how many of n architectures train; raises SettingError where a part is smaller than a batch."""
+    trained = int(task.train_ratio * n)
+    for part, size in (("training", trained), ("validation", n - trained)):
+        if size < task.batch_size:
+            raise SettingError(
+                f"{task.name}: the {part} part has {size} of the {n} architectures, fewer than a batch of "
+                f"{task.batch_size}: change --train_ratio or --batch_size"
+            )
+    return trained
+
+
+@one_thread()
+@torch.no_grad()
+def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
+    """Train one predictor.
+
+    encodings: (n, 37, 10) float32 tensor; ranks: n integers; keep: how many snapshots to hold, the best on validation;
+    on_epoch: called as on_epoch(epoch, loss, train tau, validation tau or None). Returns a Run; a loss that is not
+    finite ends it early. Seeds torch's global generator. Raises SettingError where a part is smaller than a batch.
+    """
+    trained = check_sizes(task, len(ranks))
+    # A run is comparable number by number only while the generators are used in this order: seeds, twice six normals
+    # (the reference prints them), the weights; then for each pass its base seed and order, in training the dropout.
+    torch.manual_seed(task.seed)
+    orders = torch.Generator().manual_seed(task.seed)
+    torch.randn(2, 3), torch.randn(2, 3)
+    predictor = Predictor(task.dropout_ratio).to(device)
+    step = TrainingStep(predictor, task.batch_size, task.weight_decay)
+
+    inputs = predictor.pos(encodings.to(device)).flatten(1)
+    labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
+    training = Batches(inputs[:trained], labels[:trained], task.batch_size)
+    validation = Batches(inputs[trained:], labels[trained:], task.batch_size)
+    masks = [[inputs.new_ones(hidden.shape) for hidden in step.hidden[1:]] for _ in range(training.count)]
+
+    run, best, lr = Run(task), {}, task.lr
+    for epoch in range(1, task.num_epochs + 1):
+        training.shuffle(orders)
+        for batch, order, scores, mask in zip(training.batches, training.order, training.scores, masks, strict=True):
+            if task.dropout_ratio:
+                for layer in mask:
+                    layer.bernoulli_(1 - task.dropout_ratio).div_(1 - task.dropout_ratio)
+            step(batch, order, scores, mask, lr)
+        if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
+            lr *= (1 + math.cos(math.pi * epoch / task.num_epochs)) / (
+                1 + math.cos(math.pi * (epoch - 1) / task.num_epochs)
+            )
+        losses = pairwise_ranking_loss(training.scores.squeeze(2), training.drawn)
+        run.train_loss.append(losses.mean(dtype=torch.float64).item())
+        run.train_ktau.append(training.ktau())
+        ktau = None
+        if math.isfinite(run.train_loss[-1]) and (epoch == 1 or epoch % task.val_interval == 0):
+            validation.shuffle(orders)
+            for batch, scores in zip(validation.batches, validation.scores, strict=True):
+                step.forward(batch, scores)
+            ktau = validation.ktau()
+            run.validate_ktau.append((epoch, ktau))
+            _keep(best, ktau, epoch, step.parameters, keep)
+        if on_epoch:
+            on_epoch(epoch, run.train_loss[-1], run.train_ktau[-1], ktau)
+        if not math.isfinite(run.train_loss[-1]):
+            run.stopped = f"the loss is {run.train_loss[-1]} in epoch {epoch}: lower --lr"
+            break
+
+    names, parameters = zip(*predictor.named_parameters(), strict=True)
+    for key in sorted(best):
+        epoch, ktau, flat = best[key]
+        tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
+        state_dict = {"pos.pos_table": predictor.pos.pos_table.cpu(), **tensors}
+        run.snapshots.append(Snapshot(epoch, ktau, state_dict))
+    return run
+
+
+def _keep(best, ktau, epoch, parameters, keep):
+    """Hold a copy of the parameters under their tau; of equal taus the later epoch stays, NaN is below every number."""
+    key = -math.inf if math.isnan(ktau) else ktau
+    if key in best or len(best) < keep or key > min(best):
+        best[key] = (epoch, ktau, parameters.clone())
+        if len(best) > keep:
+            del best[min(best)]
