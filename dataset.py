@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import TASKS, InputError, find_task
+from tasks import TASKS, InputError, find_task, first_line
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
 TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
@@ -125,6 +125,10 @@ def _read(path, keys):
         raise DataError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}") from None
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not JSON that can be read: {first_line(error)}") from None  # a number too long
     except RecursionError:
         raise DataError(f"{path}: nested too deeply: expected an object of architectures") from None
     if not isinstance(content, dict) or not content:

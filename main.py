@@ -36,6 +36,9 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--log_interval", type=cli.positive, default=50, help="epochs between two lines, off a terminal (default: 50)"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="skip the tasks already trained on this data with these settings and versions"
+    )
     group = parser.add_argument_group("settings, by default each task's own")
     fields = [field for field in dataclasses.fields(Task) if field.name not in ("name", "snapshot")]
     for field in fields:
@@ -96,16 +99,20 @@ def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
     )
 
 
-def work(connection, parent, task, *rest):
+def work(connection, parent, task, encodings, ranks, fingerprint, args):
     """In a process of its own: train one task and send what happens through `connection`."""
+    sent = 0.0
 
-    def on_epoch(*values):
+    def on_epoch(epoch, *values):
+        nonlocal sent
         if os.getppid() != parent:
             os._exit(1)  # the parent was killed: nobody waits for this any more
-        connection.send(values)
+        if time.perf_counter() - sent > 0.1 or epoch % args.log_interval == 0 or epoch == task.num_epochs:
+            sent = time.perf_counter()
+            connection.send((epoch, *values))
 
     try:
-        outcome = train_task(task, *rest, on_epoch)
+        outcome = train_task(task, encodings, ranks, fingerprint, args, on_epoch)
     except (InputError, OSError) as error:
         outcome = Outcome(cli.describe(error))
     connection.send(outcome)
@@ -114,7 +121,7 @@ def work(connection, parent, task, *rest):
 def train_side_by_side(queue, jobs, device):
     """Train every task of `queue`, [(task, more arguments of train_task)], `jobs` at a time in processes.
 
-    Yields (task name, message): the values of an epoch as they come, at last the Outcome. A worker that dies takes no
+    Yields (task name, message): the values of an epoch now and then, at last the Outcome. A worker that dies takes no
     other with it. Every worker has ended when this ends, however it does.
     """
     # A forked worker has torch at once; CUDA cannot be used in one.
@@ -136,7 +143,7 @@ def train_side_by_side(queue, jobs, device):
                 name, process = running[connection]
                 try:
                     message = connection.recv()
-                except EOFError:
+                except (EOFError, OSError):  # OSError: it died while sending
                     process.join()
                     message = Outcome(f"its process died, exit status {process.exitcode}")
                 if isinstance(message, Outcome):
@@ -164,13 +171,13 @@ class Progress:
                 self.bars[task.name] = tqdm(total=task.num_epochs, desc=task.name, position=position, bar_format=form)
 
     def epoch(self, name, epoch, loss, train_ktau, validate_ktau):
-        """One more epoch of a task."""
+        """What is known of a task after an epoch."""
         figures = f"loss {loss:.4f}  tau train {train_ktau:7.4f}"
         if validate_ktau is not None:
             figures += f"  validation {validate_ktau:7.4f}"
         if self.bars:
-            self.bars[name].set_postfix_str(figures, refresh=False)
-            self.bars[name].update()
+            self.bars[name].n = epoch
+            self.bars[name].set_postfix_str(figures)
         elif epoch % self.interval == 0 or epoch == self.epochs[name]:
             print(f"{name:<10} epoch {epoch:>4}/{self.epochs[name]}  {figures}", flush=True)
 
