@@ -1,8 +1,12 @@
-"""Checkpoints: one file a task with its settings, its curves and its best snapshots; written whole, read safely."""
+"""Checkpoints: one file a task with its settings, its curves and its best snapshots; written whole, read safely.
+
+The reference's files are read too: pickles of {validation tau: state dict}.
+"""
 
 import hashlib
 import io
 import os
+import pickle
 import platform
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from metrics import nan_below
 from network import Predictor
 from tasks import InputError, first_line, settings
 
@@ -74,11 +79,88 @@ def save(path, run, data_fingerprint):
         "stopped": run.stopped,
         "data": data_fingerprint,
         "versions": versions(),
-        "snapshots": [snapshot._asdict() for snapshot in run.snapshots],
+        "snapshots": _indexed([snapshot._asdict() for snapshot in run.snapshots]),
     }
+    _write(path, content)
+
+
+def _indexed(snapshots):
+    """{index: snapshot} of snapshots that ascend by their tau: -1 is the best on validation."""
+    return dict(enumerate(snapshots, -len(snapshots)))
+
+
+def _write(path, content):
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getbuffer())
+
+
+def slim(path, task):
+    """Rewrite the checkpoint of `task` without the snapshots that do not score: all else stays, the index too.
+
+    Raises CheckpointError, OSError.
+    """
+    content = load(path, task)
+    index = _held(path, content, content["index"])
+    content["snapshots"] = {index: content["snapshots"][index]}
+    _write(path, content)
+
+
+def _held(path, content, index):
+    """The index, negative, under which the snapshot called `index` lies in the file."""
+    held = list(content["snapshots"])
+    if 0 <= index < len(held):
+        return held[index]
+    if index not in held:
+        raise CheckpointError(f"{path}: no snapshot {index}: it holds {len(held)}, {held[0]} to {held[-1]}")
+    return index
+
+
+# All that a NumPy float in a pickle is made of, with the name of its function before and since NumPy 2.
+_scalar = np.float64().__reduce__()[0]
+NUMPY_FLOAT = [
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float64DType,
+]
+
+
+def load(path, task):
+    """Read the checkpoint of `task` as the dictionary that `save` wrote; nothing in the file is run.
+
+    Of a file of the reference, which does not say more, it has the name of `task`, the index, which is the task's, and
+    the snapshots: their taus and state dicts. Raises CheckpointError, OSError.
+    """
+    data = Path(path).read_bytes()
+    try:
+        with torch.serialization.safe_globals(NUMPY_FLOAT):
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # its message is long, and tells how to run what is in the file
+        raise CheckpointError(f"{path}: not a checkpoint: damaged, or it holds more than tensors and numbers") from None
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a checkpoint: {first_line(error)}") from None
+    if _is_reference(content):
+        taus = sorted(content, key=nan_below)
+        snapshots = [{"ktau": float(ktau), "state_dict": content[ktau]} for ktau in taus]
+        return {"task": {"name": task.name}, "index": task.snapshot, "snapshots": _indexed(snapshots)}
+    ours = isinstance(content, dict) and {"task", "index"} <= content.keys()
+    if not ours or not isinstance(content.get("snapshots"), dict):
+        raise CheckpointError(f"{path}: not a checkpoint: expected main.py's, or validation taus with state dicts")
+    if content["task"]["name"] != task.name:
+        raise CheckpointError(f"{path}: the checkpoint of {content['task']['name']}: expected {task.name}")
+    return content
+
+
+def _is_reference(content):
+    """Whether this is {validation tau: state dict}, and no more."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(ktau, float) for ktau in content)  # a NumPy float is one
+        and all(isinstance(state_dict, dict) for state_dict in content.values())
+        and all(torch.is_tensor(value) for state_dict in content.values() for value in state_dict.values())
+    )
 
 
 class Chosen(NamedTuple):
@@ -89,29 +171,15 @@ class Chosen(NamedTuple):
     state_dict: dict
 
 
-def load(path, task):
-    """Read the checkpoint of `task` as the dictionary that `save` wrote. Raises CheckpointError, OSError."""
-    data = Path(path).read_bytes()
-    try:
-        content = torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path}: not a checkpoint: {first_line(error)}") from None
-    if content["task"]["name"] != task.name:
-        raise CheckpointError(f"{path}: the checkpoint of {content['task']['name']}: expected {task.name}")
-    return content
-
-
 def choose(path, task, index=None):
     """The snapshot of `task` at `index`, or at the one its checkpoint records.
 
-    The snapshots are sorted ascending by validation tau: -1 is the best. Raises CheckpointError, OSError.
+    The snapshots are sorted ascending by validation tau: -1 is the best, 0 the worst in the file. Raises
+    CheckpointError, OSError.
     """
     content = load(path, task)
-    snapshots = content["snapshots"]
-    index = content["index"] if index is None else index
-    if not -len(snapshots) <= index < len(snapshots):
-        raise CheckpointError(f"{path}: no snapshot {index}: it holds {len(snapshots)}, -{len(snapshots)} to -1")
-    snapshot = snapshots[index]
+    index = _held(path, content, content["index"] if index is None else index)
+    snapshot = content["snapshots"][index]
     expected = {name: value.shape for name, value in Predictor().state_dict().items()}
     if {name: value.shape for name, value in snapshot["state_dict"].items()} != expected:
         raise CheckpointError(f"{path}: snapshot {index} is of another network: expected the predictor's parameters")

@@ -1,5 +1,7 @@
 """How well scores order architectures: Kendall's tau for many small batches at once, and ranks."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -27,6 +29,11 @@ def kendall_tau(scores, labels):
     untied_y = y.abs_().sum((1, 2), dtype=torch.float64)
     tau = (balance / untied_x.sqrt() / untied_y.sqrt()).clamp(-1, 1)  # 0 / 0 = NaN where a side is constant
     return tau.masked_fill((scores.isnan() | labels.isnan()).any(1), torch.nan)
+
+
+def nan_below(ktau):
+    """The key that sorts taus with NaN, which a constant predictor has, below every number."""
+    return -math.inf if math.isnan(ktau) else ktau
 
 
 def ranks(scores):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from metrics import kendall_tau
+from metrics import kendall_tau, nan_below
 from network import LINEAR_ABOVE, Predictor, one_thread, pairwise_ranking_loss
 from tasks import SettingError, Task
 
@@ -215,7 +215,7 @@ def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
 
 def _keep(best, ktau, epoch, parameters, keep):
     """Hold a copy of the parameters under their tau; of equal taus the later epoch stays, NaN is below every number."""
-    key = -math.inf if math.isnan(ktau) else ktau
+    key = nan_below(ktau)
     if key in best or len(best) < keep or key > min(best):
         best[key] = (epoch, ktau, parameters.clone())
         if len(best) > keep:

@@ -1,12 +1,16 @@
 import dataclasses
 import hashlib
+import math
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
 import checkpoint
 import dataset
 import training
+from network import Predictor
 from tasks import TASKS, find_task, settings
 
 
@@ -32,7 +36,8 @@ def test_the_file_has_its_name_and_holds_all_there_is_to_know(run, saved):
     assert content["train_loss"] == run.train_loss
     assert content["validate_ktau"] == run.validate_ktau
     assert [epoch for epoch, _ in run.validate_ktau] == [1, 5, 10, 15, 20]
-    assert [snapshot["epoch"] for snapshot in content["snapshots"]] == [snapshot.epoch for snapshot in run.snapshots]
+    for index, snapshot in enumerate(run.snapshots, -len(run.snapshots)):
+        assert content["snapshots"][index]["epoch"] == snapshot.epoch
 
 
 def test_the_same_run_gives_the_same_bytes(run, saved, tmp_path):
@@ -47,6 +52,25 @@ def test_the_recorded_snapshot_is_chosen_unless_told_otherwise(run, saved):
         chosen = checkpoint.choose(saved, run.task, index)
         assert chosen.ktau == run.snapshots[index].ktau
         assert torch.equal(chosen.state_dict["fc1.weight"], run.snapshots[index].state_dict["fc1.weight"])
+
+
+def test_a_slim_checkpoint_has_only_the_snapshot_that_scores(run, saved):
+    task = dataclasses.replace(run.task, snapshot=-2)
+    checkpoint.save(saved, dataclasses.replace(run, task=task), "f" * 64)
+    whole, chosen = torch.load(saved, weights_only=True), checkpoint.choose(saved, task)
+    checkpoint.slim(saved, task)
+    assert saved.stat().st_size < 120_000
+    slim, same = torch.load(saved, weights_only=True), checkpoint.choose(saved, task)
+    assert list(slim.pop("snapshots")) == [-2]
+    whole.pop("snapshots")
+    assert slim == whole
+    assert (same.index, same.ktau) == (chosen.index, chosen.ktau) == (-2, run.snapshots[-2].ktau)
+    assert all(torch.equal(same.state_dict[name], value) for name, value in chosen.state_dict.items())
+    once = saved.read_bytes()
+    checkpoint.slim(saved, task)
+    assert saved.read_bytes() == once
+    with pytest.raises(checkpoint.CheckpointError, match="no snapshot -1: it holds 1, -2 to -2"):
+        checkpoint.choose(saved, task, -1)
 
 
 def test_an_index_out_of_range_says_how_many_there_are(run, saved):
@@ -87,3 +111,130 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
 def test_fingerprint(tmp_path):
     (tmp_path / "data").write_bytes(b"x" * 10**6)
     assert checkpoint.fingerprint(tmp_path / "data") == hashlib.sha256(b"x" * 10**6).hexdigest()
+
+
+def networks(count):
+    return [Predictor().state_dict() for _ in range(count)]
+
+
+def write_reference(path, content, new_format=True):
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+
+
+def rewrite(path, old, new):
+    """Replace bytes in the pickle of a file that torch.save wrote, in either format."""
+    if not zipfile.is_zipfile(path):
+        path.write_bytes(path.read_bytes().replace(old, new))
+        return
+    with zipfile.ZipFile(path) as file:
+        records = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in records.items():
+            file.writestr(name, data.replace(old, new) if name.endswith("data.pkl") else data)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("key", [np.float64, float])
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_a_file_of_the_reference_is_read_by_its_taus(tmp_path, key, module, new_format):
+    path, states = tmp_path / "sop_final.pth", networks(5)
+    taus = [0.5, 0.9, -0.1, 0.7, 0.8]
+    write_reference(path, {key(tau): state for tau, state in zip(taus, states, strict=True)}, new_format)
+    rewrite(path, np.float64().__reduce__()[0].__module__.encode(), module)
+    for index, ktau in ((None, 0.5), (-1, 0.9), (-2, 0.8), (0, -0.1)):  # sop's own index is -4
+        chosen = checkpoint.choose(path, find_task("sop"), index)
+        assert chosen.ktau == ktau
+        expected = states[taus.index(ktau)]
+        assert all(torch.equal(chosen.state_dict[name], value) for name, value in expected.items())
+    assert checkpoint.choose(path, find_task("sop")).index == -4
+    with pytest.raises(checkpoint.CheckpointError, match="no snapshot -43: it holds 5, -5 to -1"):
+        checkpoint.choose(path, find_task("veriwild"))
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_file_of_the_reference_written_on_a_gpu_is_read_without_one(tmp_path, monkeypatch, new_format):
+    path, states = tmp_path / "cplfw_final.pth", networks(1)
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    write_reference(path, {np.float64(0.4): states[0]}, new_format)
+    assert b"cuda:0" in path.read_bytes()
+    chosen = checkpoint.choose(path, TASKS[0])
+    assert chosen.state_dict["fc2.weight"].device.type == "cpu"
+    assert torch.equal(chosen.state_dict["fc2.weight"], states[0]["fc2.weight"])
+
+
+def test_a_nan_tau_of_the_reference_ranks_below_every_number(tmp_path):
+    path, states = tmp_path / "cplfw_final.pth", networks(4)
+    taus = [0.3, math.nan, -0.2, math.nan]
+    write_reference(path, {np.float64(tau): state for tau, state in zip(taus, states, strict=True)})
+    read = [checkpoint.choose(path, TASKS[0], index).ktau for index in (-1, -2, -3, -4)]
+    assert read[:2] == [0.3, -0.2]
+    assert all(math.isnan(tau) for tau in read[2:])
+
+
+class Code:
+    """Makes a file when it is unpickled by a reader that trusts what it reads."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("place", ["key", "value", "beside", "inside"])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, place, new_format):
+    path, ran, state = tmp_path / "cplfw_final.pth", tmp_path / "ran", networks(1)[0]
+    content = {
+        "key": {Code(ran): state},
+        "value": {np.float64(0.4): Code(ran)},
+        "beside": {np.float64(0.4): state, "more": Code(ran)},
+        "inside": {np.float64(0.4): {**state, "more": Code(ran)}},
+    }[place]
+    write_reference(path, content, new_format)
+    with pytest.raises(checkpoint.CheckpointError, match=r"cplfw_final\.pth: not a checkpoint: .*tensors") as e:
+        checkpoint.choose(path, TASKS[0])
+    assert "\n" not in str(e.value)
+    assert not ran.exists()
+    torch.load(path, weights_only=False)
+    assert ran.exists()  # the file does hold code
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"a": 1},
+        {"task": {"name": "cplfw"}, "index": -1, "snapshots": []},
+        {np.float64(0.4): "weights"},
+        {np.float64(0.4): {"fc1.weight": 1.0}},
+        {0.4: {}, "more": {}},
+        {np.float32(0.4): {}},
+    ],
+    ids=str,
+)
+def test_a_file_that_holds_anything_else_is_refused(tmp_path, content):
+    write_reference(tmp_path / "cplfw_final.pth", content)
+    with pytest.raises(checkpoint.CheckpointError, match=r"cplfw_final\.pth: not a checkpoint: "):
+        checkpoint.choose(tmp_path / "cplfw_final.pth", TASKS[0])
+
+
+def test_another_network_is_refused(tmp_path):
+    path, state = tmp_path / "cplfw_final.pth", networks(1)[0]
+    for changed in ({**state, "fc2.bias": torch.zeros(2)}, {**state, "fc3.bias": torch.zeros(1)}, {}):
+        write_reference(path, {np.float64(0.4): changed})
+        with pytest.raises(checkpoint.CheckpointError, match="snapshot -1 is of another network"):
+            checkpoint.choose(path, TASKS[0])
+
+
+def test_every_numpy_type_allowed_is_needed(tmp_path, monkeypatch):
+    path, module = tmp_path / "cplfw_final.pth", np.float64().__reduce__()[0].__module__.encode()
+    for i, spelling in enumerate((b"numpy.core.multiarray", b"numpy._core.multiarray", module, module)):
+        write_reference(path, {np.float64(0.4): networks(1)[0]})
+        rewrite(path, module, spelling)
+        checkpoint.choose(path, TASKS[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "NUMPY_FLOAT", checkpoint.NUMPY_FLOAT[:i] + checkpoint.NUMPY_FLOAT[i + 1 :])
+            with pytest.raises(checkpoint.CheckpointError, match="more than tensors"):
+                checkpoint.choose(path, TASKS[0])
