@@ -72,6 +72,8 @@ def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
 
     began = time.perf_counter()
     logs = Path(args.log_path, args.save_name, task.name)
+    for earlier in logs.glob("*/events.out.tfevents.*"):
+        earlier.unlink()  # TensorBoard would draw both runs as one curve
     with (
         SummaryWriter(logs / "train", flush_secs=1) as train_log,
         SummaryWriter(logs / "validate", flush_secs=1) as validate_log,
