@@ -3,11 +3,14 @@
 The reference's files are read too: pickles of {validation tau: state dict}.
 """
 
+import contextlib
+import glob
 import hashlib
 import io
 import os
 import pickle
 import platform
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +47,8 @@ def write_whole(path, data):
     What a killed process left beside `path` is cleared. Raises OSError, `path` then being as it was.
     """
     path = Path(path)
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        if not _alive(int(left.suffixes[-2][1:])):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if not _alive(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -54,16 +57,20 @@ def write_whole(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _alive(pid):
+    """Whether the file named after the process `pid` may still be in use."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
+    except (PermissionError, ValueError):  # another user's process; not a file of ours
         pass
     return True
 
@@ -93,6 +100,16 @@ def _write(path, content):
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getbuffer())
+
+
+def is_of(content, task, data_fingerprint):
+    """Whether a checkpoint's content is what training `task` on this data with these versions gives."""
+    return (
+        content["task"] == settings(task)
+        and content.get("data") == data_fingerprint
+        and content.get("versions") == versions()
+        and content["stopped"] is None
+    )
 
 
 def slim(path, task):
@@ -133,6 +150,7 @@ def load(path, task):
     the snapshots: their taus and state dicts. Raises CheckpointError, OSError.
     """
     data = Path(path).read_bytes()
+    _check_archive(path, data)
     try:
         with torch.serialization.safe_globals(NUMPY_FLOAT):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -144,12 +162,45 @@ def load(path, task):
         taus = sorted(content, key=nan_below)
         snapshots = [{"ktau": float(ktau), "state_dict": content[ktau]} for ktau in taus]
         return {"task": {"name": task.name}, "index": task.snapshot, "snapshots": _indexed(snapshots)}
-    ours = isinstance(content, dict) and {"task", "index"} <= content.keys()
-    if not ours or not isinstance(content.get("snapshots"), dict):
+    if not _is_ours(content):
         raise CheckpointError(f"{path}: not a checkpoint: expected main.py's, or validation taus with state dicts")
     if content["task"]["name"] != task.name:
         raise CheckpointError(f"{path}: the checkpoint of {content['task']['name']}: expected {task.name}")
     return content
+
+
+def _check_archive(path, data):
+    """Raise CheckpointError where a zip archive, as torch writes it, is damaged or larger inside than outside."""
+    if not data.startswith(b"PK"):
+        return  # the older format, a bare pickle
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            records = archive.infolist()
+            stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+            damaged = not stored or sum(record.file_size for record in records) > len(data) or archive.testzip()
+    except Exception:  # whatever a damaged archive makes the reader stumble over
+        damaged = True
+    if damaged:
+        raise CheckpointError(f"{path}: not a checkpoint: the file is damaged")
+
+
+def _is_ours(content):
+    """Whether this is what `save` writes, as far as scoring needs it."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("task"), dict)
+        and isinstance(content["task"].get("name"), str)
+        and isinstance(content.get("index"), int)
+        and isinstance(content.get("snapshots"), dict)
+        and bool(content["snapshots"])
+        and all(
+            isinstance(index, int)
+            and isinstance(snapshot, dict)
+            and isinstance(snapshot.get("ktau"), float)
+            and _is_state_dict(snapshot.get("state_dict"))
+            for index, snapshot in content["snapshots"].items()
+        )
+    )
 
 
 def _is_reference(content):
@@ -158,9 +209,12 @@ def _is_reference(content):
         isinstance(content, dict)
         and bool(content)
         and all(isinstance(ktau, float) for ktau in content)  # a NumPy float is one
-        and all(isinstance(state_dict, dict) for state_dict in content.values())
-        and all(torch.is_tensor(value) for state_dict in content.values() for value in state_dict.values())
+        and all(map(_is_state_dict, content.values()))
     )
+
+
+def _is_state_dict(content):
+    return isinstance(content, dict) and all(map(torch.is_tensor, content.values()))
 
 
 class Chosen(NamedTuple):
@@ -183,4 +237,6 @@ def choose(path, task, index=None):
     expected = {name: value.shape for name, value in Predictor().state_dict().items()}
     if {name: value.shape for name, value in snapshot["state_dict"].items()} != expected:
         raise CheckpointError(f"{path}: snapshot {index} is of another network: expected the predictor's parameters")
+    if not all(value.is_floating_point() and value.isfinite().all() for value in snapshot["state_dict"].values()):
+        raise CheckpointError(f"{path}: snapshot {index} holds weights that are no finite numbers: choose another")
     return Chosen(index, snapshot["ktau"], snapshot["state_dict"])

@@ -91,10 +91,12 @@ def make_folder(path):
 
 
 def describe(error):
-    """An InputError or OSError in one line."""
+    """An InputError or OSError in one line, whatever the text from a file in it is."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= 1000 else f"{text[:500]} ... {text[-400:]}"
 
 
 def run(main):

@@ -10,7 +10,6 @@ Writes results/<task>_final.pth and the curves for TensorBoard in logs/<save_nam
 import argparse
 import contextlib
 import dataclasses
-import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -37,7 +36,7 @@ def parse_arguments(argv=None):
         "--log_interval", type=cli.positive, default=50, help="epochs between two lines, off a terminal (default: 50)"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="skip the tasks already trained on this data with these settings and versions"
+        "--resume", action="store_true", help="skip tasks already trained on this data with these settings and versions"
     )
     group = parser.add_argument_group("settings, by default each task's own")
     fields = [field for field in dataclasses.fields(Task) if field.name not in ("name", "snapshot")]
@@ -58,7 +57,7 @@ class Outcome:
     """What became of one task: a result, and what went wrong if anything did."""
 
     error: str | None = None
-    best: tuple[float, int] | None = None  # tau, epoch
+    best: tuple[float, int] | None = None  # tau, epoch; None where nothing was saved
     chosen: tuple[int, float] | None = None  # index, tau
     seconds: float = 0.0
 
@@ -72,8 +71,7 @@ def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
 
     began = time.perf_counter()
     logs = Path(args.log_path, args.save_name, task.name)
-    for earlier in logs.glob("*/events.out.tfevents.*"):
-        earlier.unlink()  # TensorBoard would draw both runs as one curve
+    earlier = list(logs.glob("*/events.out.tfevents.*"))
     with (
         SummaryWriter(logs / "train", flush_secs=1) as train_log,
         SummaryWriter(logs / "validate", flush_secs=1) as validate_log,
@@ -92,13 +90,35 @@ def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
     if not run.snapshots:
         return Outcome(f"stopped: {run.stopped}; nothing was saved")
     checkpoint.save(checkpoint.path_of(args.results_path, task), run, fingerprint)
-    best, chosen = run.snapshots[-1], run.snapshots[run.index]
+    for file in earlier:  # the run they belong to is replaced; TensorBoard would draw both as one curve
+        file.unlink(missing_ok=True)
     return Outcome(
         run.stopped and f"stopped: {run.stopped}; the snapshots before it were saved",
-        (best.ktau, best.epoch),
-        (run.index, chosen.ktau),
+        best(run.validate_ktau),
+        (run.index, run.snapshots[run.index].ktau),
         time.perf_counter() - began,
     )
+
+
+def best(validate_ktau):
+    """(tau, epoch) of the best validation, of equal ones the latest. validate_ktau: (epoch, tau) pairs."""
+    from metrics import nan_below
+
+    return max(((ktau, epoch) for epoch, ktau in validate_ktau), key=lambda pair: (nan_below(pair[0]), pair[1]))
+
+
+def trained_before(task, fingerprint, args):
+    """The Outcome of an earlier training that would only be repeated, or None."""
+    import checkpoint
+
+    try:
+        content = checkpoint.load(checkpoint.path_of(args.results_path, task), task)
+    except (InputError, OSError):
+        return None
+    if not checkpoint.is_of(content, task, fingerprint):
+        return None
+    index = content["index"]
+    return Outcome(best=best(content["validate_ktau"]), chosen=(index, content["snapshots"][index]["ktau"]))
 
 
 def work(connection, parent, task, encodings, ranks, fingerprint, args):
@@ -215,23 +235,24 @@ def main():
     cli.check_device(args.device)
     path = Path(args.data_path, TRAIN_FILE)
     architectures, ranks = load_train(path)
-    for task in args.tasks:
-        check_sizes(task, len(architectures))
+    trained = {task: check_sizes(task, len(architectures)) for task in args.tasks}
     for folder in (args.results_path, args.log_path):
         cli.make_folder(folder)
     encodings, fingerprint = encode(architectures), checkpoint.fingerprint(path)
 
+    outcomes = {}
+    if args.resume:
+        before = {task.name: trained_before(task, fingerprint, args) for task in args.tasks}
+        outcomes = {name: outcome for name, outcome in before.items() if outcome}
+        print(f"already trained on {path} with these settings and versions: {', '.join(outcomes) or 'no task'}")
+    tasks = [task for task in args.tasks if task.name not in outcomes]
     # The longest first: the short ones fill the gaps at the end.
-    steps = {
-        task: task.num_epochs * math.floor(task.train_ratio * len(architectures) / task.batch_size)
-        for task in args.tasks
-    }
+    steps = {task: task.num_epochs * (trained[task] // task.batch_size) for task in tasks}
     queue = [
-        (task, encodings, ranks[task.name], fingerprint, args)
-        for task in sorted(args.tasks, key=steps.get, reverse=True)
+        (task, encodings, ranks[task.name], fingerprint, args) for task in sorted(tasks, key=steps.get, reverse=True)
     ]
     print(f"training {len(queue)} predictors on the {len(architectures)} architectures of {path}", flush=True)
-    progress, outcomes, interrupted = Progress(args.tasks, args.log_interval), {}, False
+    progress, interrupted = Progress(tasks, args.log_interval), False
     try:
         with contextlib.closing(train_side_by_side(queue, args.jobs or cli.cores(), args.device)) as messages:
             for name, message in messages:

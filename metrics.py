@@ -5,6 +5,8 @@ import math
 import numpy as np
 import torch
 
+from tasks import InputError
+
 
 def pair_order(values):
     """(..., n) -> (..., n, n) float32: 1 where values[i] > values[j], -1 where smaller, 0 where equal."""
@@ -39,9 +41,11 @@ def nan_below(ktau):
 def ranks(scores):
     """0-based rank of each of the n scores: how many are strictly smaller, so that ties share the lowest. O(n log n).
 
-    scores: (n,) array. Returns (n,) int64 in [0, n). Raises ValueError where a score is NaN: it has no rank.
+    scores: (n,) array. Returns (n,) int64 in [0, n). Raises InputError where a score is NaN: it has no rank.
     """
     scores = np.asarray(scores)
     if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and have no rank")
+        raise InputError(
+            f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and have no rank: use other weights"
+        )
     return np.searchsorted(np.sort(scores), scores, side="left")
