@@ -189,8 +189,8 @@ class Progress:
         self.interval, self.epochs, self.bars = log_interval, {task.name: task.num_epochs for task in tasks}, {}
         if sys.stderr.isatty():
             for position, task in enumerate(tasks):
-                form = "{desc:<10} {n_fmt:>4}/{total_fmt} {bar:20} {elapsed} {postfix}"
-                self.bars[task.name] = tqdm(total=task.num_epochs, desc=task.name, position=position, bar_format=form)
+                form = f"{task.name:<10} {{n_fmt:>4}}/{{total_fmt}} {{bar:20}} {{desc}}"
+                self.bars[task.name] = tqdm(total=task.num_epochs, position=position, bar_format=form)
 
     def epoch(self, name, epoch, loss, train_ktau, validate_ktau):
         """What is known of a task after an epoch."""
@@ -199,7 +199,7 @@ class Progress:
             figures += f"  validation {validate_ktau:7.4f}"
         if self.bars:
             self.bars[name].n = epoch
-            self.bars[name].set_postfix_str(figures)
+            self.bars[name].set_description_str(figures)
         elif epoch % self.interval == 0 or epoch == self.epochs[name]:
             print(f"{name:<10} epoch {epoch:>4}/{self.epochs[name]}  {figures}", flush=True)
 
