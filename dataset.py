@@ -57,18 +57,21 @@ def check_architecture(architecture, key="architecture"):
             raise DataError(f"{key}: arch position {position} is {character!r}: expected {' or '.join(allowed)}{why}")
 
 
-def _columns(architectures, keys):
-    """(n, 37) int8: the column that encodes each character, ABSENT where the layer is absent; checks every string."""
+def columns(architectures, keys=None):
+    """(n, 37) int8: the column that encodes each character of n strings, ABSENT where the layer is absent.
+
+    keys: the n names of the strings, for messages. Raises DataError for a string outside the search space.
+    """
     text = b""
     if all(isinstance(a, str) for a in architectures) and set(map(len, architectures)) <= {LENGTH}:
         text = "".join(architectures).encode("latin-1", "replace")
     if len(text) == LENGTH * len(architectures):
         codes = np.frombuffer(text, np.uint8).reshape(-1, LENGTH)
-        columns = COLUMNS.reshape(-1).take(codes + 256 * np.arange(LENGTH))
-        depth = columns[:, :1] + min(DEPTHS.values())
-        wrong = (columns == INVALID) | ((columns == ABSENT) != (np.arange(LENGTH) > 3 * depth))
+        chosen = COLUMNS.reshape(-1).take(codes + 256 * np.arange(LENGTH))
+        depth = chosen[:, :1] + min(DEPTHS.values())
+        wrong = (chosen == INVALID) | ((chosen == ABSENT) != (np.arange(LENGTH) > 3 * depth))
         if not wrong.any():
-            return columns
+            return chosen
     for i, architecture in enumerate(architectures):
         check_architecture(architecture, keys[i] if keys else f"architecture {i}")
     raise AssertionError("an architecture passes one check and fails the other")
@@ -81,7 +84,7 @@ def encode(architectures, keys=None):
     columns 0-2, then for every layer its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent layers
     are zero. Raises DataError for a string outside the search space.
     """
-    return torch.from_numpy(ONE_HOT.take(_columns(architectures, keys), axis=0, mode="wrap"))
+    return torch.from_numpy(ONE_HOT.take(columns(architectures, keys), axis=0, mode="wrap"))
 
 
 def sample_architectures(n, seed, exclude=()):
@@ -142,20 +145,18 @@ def _read(path, keys):
     return content
 
 
-def _architectures(path, content):
-    architectures = [entry["arch"] for entry in content.values()]
-    _columns(architectures, [f"{path}: {name}" for name in content])
-    return architectures
-
-
 def load_train(path):
     """Read a training file.
 
     Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64, each in [0, n)}; ranks
     may be shared. Raises DataError naming file, key and position, OSError where the file cannot be read.
     """
-    content = _read(path, [task.rank_key for task in TASKS])
-    architectures = _architectures(path, content)
+    architectures, content = load_test(path)
+    return architectures, known_ranks(path, content)
+
+
+def known_ranks(path, content):
+    """{task name: (n,) int64, each in [0, n)}, the ranks in the content of the file at `path`; raises DataError."""
     first = {}
     for name, entry in content.items():
         for task in TASKS:
@@ -169,8 +170,7 @@ def load_train(path):
         for task in TASKS:
             if content[other][task.rank_key] != entry[task.rank_key]:
                 raise DataError(f"{path}: {name}: the architecture of {other} with another {task.rank_key}")
-    ranks = {task.name: np.array([entry[task.rank_key] for entry in content.values()]) for task in TASKS}
-    return architectures, ranks
+    return {task.name: np.array([entry[task.rank_key] for entry in content.values()]) for task in TASKS}
 
 
 def load_test(path):
@@ -179,7 +179,9 @@ def load_test(path):
     The rank fields are placeholders and never looked at. Raises as load_train.
     """
     content = _read(path, [task.rank_key for task in TASKS])
-    return _architectures(path, content), content
+    architectures = [entry["arch"] for entry in content.values()]
+    columns(architectures, [f"{path}: {name}" for name in content])
+    return architectures, content
 
 
 class ArchPerfDataset(torch.utils.data.Dataset):

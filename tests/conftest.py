@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import dataset
+import surrogate
 from tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -55,11 +57,34 @@ def data_folder(tmp_path, train_content):
 
 @pytest.fixture
 def script(tmp_path):
-    """Run one of the project's scripts in a temporary folder: script("main.py", *flags) -> CompletedProcess."""
+    """Run a script of the project at `root` in a temporary folder: script("main.py", *flags) -> CompletedProcess."""
 
-    def run(name, *flags, **options):
+    def run(name, *flags, root=ROOT, **options):
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, str(ROOT / name), *map(str, flags)]
+        command = [sys.executable, str(root / name), *map(str, flags)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def effects():
+    """What the committed effects.json holds."""
+    return json.loads((ROOT / "data" / "surrogate" / surrogate.EFFECTS_FILE).read_text())
+
+
+@pytest.fixture(scope="session")
+def generated(effects):
+    """The surrogate's files, {name: bytes}."""
+    return surrogate.generate(effects["tasks"])
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project as a clone has it, without data, results or logs: the folder."""
+    folder = tmp_path / "project"
+    (folder / "data" / "surrogate").mkdir(parents=True)
+    for path in (*ROOT.glob("*.py"), ROOT / ".gitignore", ROOT / "data" / "surrogate" / surrogate.EFFECTS_FILE):
+        shutil.copy(path, folder / path.relative_to(ROOT))
+    shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
