@@ -47,16 +47,22 @@ def _task(text):
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_folder(parser, flag, name, help):
-    """A flag for a folder, by default the project's own folder `name`, wherever the script is run from."""
-    default = os.path.relpath(Path(__file__).parent / name)
-    parser.add_argument(flag, default=default, metavar="FOLDER", help=f"{help} (default: {default})")
+def own_folder(*names):
+    """The project's own folder of that name, wherever the script is run from."""
+    return os.path.relpath(Path(__file__).parent.joinpath(*names))
+
+
+def add_output(parser, flag, name, help):
+    """A flag for a folder; choose_folders fills it in where it is not given."""
+    default = f"{own_folder(name)}; on the surrogate benchmark {own_folder(name, 'surrogate')}"
+    parser.add_argument(flag, metavar="FOLDER", help=f"{help} (default: {default})")
 
 
 def add_shared_arguments(parser):
-    """The flags that training and scoring have in common."""
-    add_folder(parser, "--data_path", "data", "folder of the competition's files")
-    add_folder(parser, "--results_path", "results", "folder of the checkpoints")
+    """The flags that training and scoring have in common; choose_folders fills in the folders that are not given."""
+    default = f"{own_folder('data')}; where it lacks them the surrogate benchmark, {own_folder('data', 'surrogate')}"
+    parser.add_argument("--data_path", metavar="FOLDER", help=f"folder of the competition's files (default: {default})")
+    add_output(parser, "--results_path", "results", "folder of the checkpoints")
     parser.add_argument(
         "--tasks",
         nargs="+",
@@ -66,6 +72,60 @@ def add_shared_arguments(parser):
         help=f"only these of {', '.join(task.name for task in TASKS)} (default: all)",
     )
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
+
+
+def choose_folders(args):
+    """Fill in the folders that were not given: the data, said in a line, and the outputs, which follow the data.
+
+    Makes the surrogate's files where they are used and missing. Raises as surrogate.make.
+    """
+    from dataset import TEST_FILE, TRAIN_FILE
+    from surrogate import make
+
+    surrogate = own_folder("data", "surrogate")
+    if args.data_path is None:
+        data = own_folder("data")
+        # One of the two files is enough: the other is then missed by name, never taken from the surrogate.
+        if any(Path(data, name).exists() for name in (TRAIN_FILE, TEST_FILE)):
+            args.data_path = data
+            print(f"data: the competition's files in {data}", flush=True)
+        else:
+            args.data_path = surrogate
+            print(f"data: the surrogate benchmark in {surrogate}, as {data} lacks the competition's files", flush=True)
+    below = []
+    if Path(args.data_path).resolve() == Path(surrogate).resolve():
+        make(args.data_path)
+        below = ["surrogate"]
+    for name, output in (("results_path", "results"), ("log_path", "logs")):
+        if getattr(args, name, "") is None:
+            setattr(args, name, own_folder(output, *below))
+
+
+def choose_checkpoints(args, tasks):
+    """Choose the folders and return {task: the path of its checkpoint}.
+
+    Without --results_path, the published checkpoint in results/ stands in for a task that was not trained on the data,
+    and a line says so. Raises as choose_folders and checkpoint.load.
+    """
+    import checkpoint
+    from dataset import TRAIN_FILE
+
+    given = args.results_path is not None
+    choose_folders(args)
+    paths = {task: checkpoint.path_of(args.results_path, task) for task in tasks}
+    if given:
+        return paths
+    train, published = Path(args.data_path, TRAIN_FILE), own_folder("results")
+    data = checkpoint.fingerprint(train) if train.exists() else None
+    untrained = [
+        task
+        for task, path in paths.items()
+        if data is None or not path.exists() or checkpoint.load(path, task).get("data") != data
+    ]
+    if untrained:
+        names = ", ".join(task.name for task in untrained)
+        print(f"not trained on {train}: {names}; using the published checkpoints in {published}", flush=True)
+    return paths | {task: checkpoint.path_of(published, task) for task in untrained}
 
 
 def check_device(name):
@@ -100,12 +160,21 @@ def describe(error):
 
 
 def run(main):
-    """Call `main()` and exit with the status it returns; a user's mistake is one line and status 2."""
+    """Call `main()` and exit with the status it returns; a user's mistake is one line and status 2.
+
+    Where this Python lacks a package, the script is run again with that of .venv, if there is one.
+    """
     name = Path(sys.argv[0]).name
     try:
         status = main()
     except (InputError, OSError) as error:
         print(f"{name}: {describe(error)}", file=sys.stderr)
+        status = 2
+    except ModuleNotFoundError as error:
+        python = Path(__file__).resolve().parent / ".venv" / "bin" / "python"  # env.sh makes it; this may be another
+        if python.exists() and Path(sys.prefix).resolve() != python.parent.parent:
+            os.execv(python, [python, *sys.argv])
+        print(f"{name}: {error}: bash train.sh installs what is needed", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

@@ -4,7 +4,8 @@
     python main.py --tasks cplfw sop            only these
     python main.py --num_epochs 100 --lr 5e-4   a flag wins over every task's setting
 
-Writes results/<task>_final.pth and the curves for TensorBoard in logs/<save_name>/.
+Writes results/<task>_final.pth and the curves for TensorBoard in logs/<save_name>/; trained on the surrogate benchmark,
+results/surrogate/<task>_final.pth and logs/surrogate/<save_name>/.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def parse_arguments(argv=None):
     """The parsed arguments; `tasks` are those to train, in the table's order, with the settings given as flags."""
     parser = cli.Parser(description=__doc__)
     cli.add_shared_arguments(parser)
-    cli.add_folder(parser, "--log_path", "logs", "folder of the TensorBoard files")
+    cli.add_output(parser, "--log_path", "logs", "folder of the TensorBoard files")
     parser.add_argument(
         "--save_name", type=cli.file_name, default="train_final", help="name of the run (default: train_final)"
     )
@@ -233,6 +234,7 @@ def main():
     from training import check_sizes
 
     cli.check_device(args.device)
+    cli.choose_folders(args)
     path = Path(args.data_path, TRAIN_FILE)
     architectures, ranks = load_train(path)
     trained = {task: check_sizes(task, len(architectures)) for task in args.tasks}

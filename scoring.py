@@ -1,8 +1,12 @@
-"""Scoring many architectures with several predictors at once."""
+"""Scoring many architectures with several predictors at once, and the submission made of the scores."""
+
+import json
 
 import torch
 
+from checkpoint import write_whole
 from dataset import encode
+from metrics import ranks
 from network import Predictor, one_thread
 
 CHUNK = 4096  # architectures encoded at a time: memory stays small, the matrices stay large
@@ -40,3 +44,17 @@ def score(state_dicts, architectures, device="cpu"):
                 hidden.relu_()
         scores[:, start : start + CHUNK] = hidden.squeeze(2)
     return scores
+
+
+def write_submission(name, content, tasks, scores):
+    """Write Track2_submitA_<name>.json in the current folder and return its path.
+
+    content: the test file's, as dataset.load_test returns it; the rank fields of k `tasks` are filled in, in place.
+    scores: (k, n), a row a task. Raises ValueError where a score is NaN, OSError.
+    """
+    for task, row in zip(tasks, scores, strict=True):
+        for entry, rank in zip(content.values(), ranks(row).tolist(), strict=True):
+            entry[task.rank_key] = rank
+    path = f"Track2_submitA_{name}.json"
+    write_whole(path, json.dumps(content).encode())
+    return path

@@ -7,7 +7,6 @@
 Writes Track2_submitA_<save_name>.json, the test file with its rank fields filled in, in the current folder.
 """
 
-import json
 from pathlib import Path
 
 import cli
@@ -34,23 +33,17 @@ def main():
     # Imported only now, so that --help does not wait for torch.
     import checkpoint
     from dataset import TEST_FILE, load_test
-    from metrics import ranks
-    from scoring import score
+    from scoring import score, write_submission
 
     cli.check_device(args.device)
-    chosen = []
     tasks = [task for task in TASKS if task in args.tasks]
-    for task in tasks:
-        path = checkpoint.path_of(args.results_path, task)
+    chosen = []
+    for task, path in cli.choose_checkpoints(args, tasks).items():
         chosen.append(checkpoint.choose(path, task, args.model_path_index))
         print(f"{task.name:<10}  snapshot {chosen[-1].index:>3}  validation tau {chosen[-1].ktau:.4f}", flush=True)
     architectures, content = load_test(Path(args.data_path, TEST_FILE))
     scores = score([snapshot.state_dict for snapshot in chosen], architectures, args.device)
-    for task, row in zip(tasks, scores, strict=True):
-        for entry, rank in zip(content.values(), ranks(row).tolist(), strict=True):
-            entry[task.rank_key] = rank
-    submission = f"Track2_submitA_{args.save_name}.json"
-    checkpoint.write_whole(submission, json.dumps(content).encode())
+    submission = write_submission(args.save_name, content, tasks, scores)
     print(f"{submission}: {len(architectures)} architectures ranked for {len(tasks)} tasks")
 
 
