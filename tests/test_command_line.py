@@ -1,6 +1,7 @@
 """The scripts as a user runs them, end to end, on small sampled data."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -139,7 +140,23 @@ def test_the_logs_hold_both_curves_of_every_task(script, data_folder, tmp_path):
         assert [event.value for event in read["train", f"{task.name}/loss"]] == pytest.approx(content["train_loss"])
 
 
-@pytest.mark.parametrize("name", ["main.py", "test.py"])
+def test_without_the_packages_a_script_goes_on_in_the_environment_that_has_them(project, tmp_path):
+    command = [sys.executable, "-S", str(project / "tools" / "score.py"), "no.json", "no.json"]  # -S: no packages
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 2
+    assert re.fullmatch(r"score.py: No module named '\w+': bash train.sh installs what is needed\n", answer.stderr)
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (2, "score.py: no.json: No such file or directory\n")
+
+
+TOOLS = ("tools/surrogate.py", "tools/score.py", "tools/traverse.py")
+
+
+@pytest.mark.parametrize("name", ["main.py", "test.py", *TOOLS])
 @pytest.mark.parametrize("flags", [("--help",), ("--wrong",), ("--tasks", "imagenet")])
 def test_help_and_wrong_flags_answer_without_torch(name, flags):
     code = f"import runpy, sys; sys.argv = {[name, *flags]!r}; sys.modules['torch'] = None; "
@@ -159,7 +176,11 @@ def test_help_and_wrong_flags_answer_without_torch(name, flags):
         ("main.py", ("--save_name", "../x"), "main.py: argument --save_name: '../x': expected a name without a path"),
         ("main.py", ("--device", "nowhere"), "main.py: --device nowhere: "),
         ("main.py", ("--data_path", "nowhere"), "main.py: nowhere/CVPR_2022_NAS_Track2_train.json: No such file"),
-        ("test.py", ("--results_path", "nowhere"), "test.py: nowhere/cplfw_final.pth: No such file"),
+        (
+            "test.py",
+            ("--data_path", ".", "--results_path", "nowhere"),
+            "test.py: nowhere/cplfw_final.pth: No such file",
+        ),
         ("test.py", ("--model_path_index", "best"), "test.py: argument --model_path_index: invalid int value"),
     ],
 )
