@@ -171,8 +171,9 @@ def run(main):
         print(f"{name}: {describe(error)}", file=sys.stderr)
         status = 2
     except ModuleNotFoundError as error:
-        python = Path(__file__).resolve().parent / ".venv" / "bin" / "python"  # env.sh makes it; this may be another
-        if python.exists() and Path(sys.prefix).resolve() != python.parent.parent:
+        environment = Path(__file__).parent.joinpath(".venv").resolve()  # what env.sh makes; this may be another Python
+        python = environment / "bin" / "python"
+        if python.exists() and Path(sys.prefix).resolve() != environment:
             os.execv(python, [python, *sys.argv])
         print(f"{name}: {error}: bash train.sh installs what is needed", file=sys.stderr)
         status = 2
