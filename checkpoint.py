@@ -231,7 +231,11 @@ def choose(path, task, index=None):
     The snapshots are sorted ascending by validation tau: -1 is the best, 0 the worst in the file. Raises
     CheckpointError, OSError.
     """
-    content = load(path, task)
+    return pick(path, load(path, task), index)
+
+
+def pick(path, content, index=None):
+    """The same, of the content of `path`, which `load` has read."""
     index = _held(path, content, content["index"] if index is None else index)
     snapshot = content["snapshots"][index]
     expected = {name: value.shape for name, value in Predictor().state_dict().items()}
