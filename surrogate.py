@@ -52,11 +52,12 @@ def generate(effects):
     }
 
 
-def _file(architectures, ranks, start):
+def _file(architectures, rows, start):
+    """rows: of each task the ranks; start: the number of the first architecture."""
     # As json.dumps writes it, in a sixth of the time; nothing in an architecture string needs an escape.
     form = '"arch%d": {' + "".join(f'"{task.rank_key}": %d, ' for task in TASKS) + '"arch": "%s"}'
     names = range(start, start + len(architectures))
-    return f"{{{', '.join(map(form.__mod__, zip(names, *ranks, architectures, strict=True)))}}}".encode()
+    return f"{{{', '.join(map(form.__mod__, zip(names, *rows, architectures, strict=True)))}}}".encode()
 
 
 def make(folder):
