@@ -149,7 +149,10 @@ def load(path, task):
     Of a file of the reference, which does not say more, it has the name of `task`, the index, which is the task's, and
     the snapshots: their taus and state dicts. Raises CheckpointError, OSError.
     """
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no checkpoint of {task.name}: train it first") from None
     _check_archive(path, data)
     try:
         with torch.serialization.safe_globals(NUMPY_FLOAT):

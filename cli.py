@@ -101,8 +101,8 @@ def choose_folders(args):
             setattr(args, name, own_folder(output, *below))
 
 
-def choose_checkpoints(args, tasks):
-    """Choose the folders and return {task: the path of its checkpoint}.
+def load_checkpoints(args, tasks):
+    """Choose the folders and read the checkpoints: [(path, content)], one a task.
 
     Without --results_path, the published checkpoint in results/ stands in for a task that was not trained on the data,
     and a line says so. Raises as choose_folders and checkpoint.load.
@@ -112,20 +112,20 @@ def choose_checkpoints(args, tasks):
 
     given = args.results_path is not None
     choose_folders(args)
-    paths = {task: checkpoint.path_of(args.results_path, task) for task in tasks}
-    if given:
-        return paths
     train, published = Path(args.data_path, TRAIN_FILE), own_folder("results")
     data = checkpoint.fingerprint(train) if train.exists() else None
-    untrained = [
-        task
-        for task, path in paths.items()
-        if data is None or not path.exists() or checkpoint.load(path, task).get("data") != data
-    ]
+    loaded, untrained = [], []
+    for task in tasks:
+        path = checkpoint.path_of(args.results_path, task)
+        content = checkpoint.load(path, task) if given or path.exists() else {}
+        if not given and (data is None or content.get("data") != data):
+            untrained.append(task.name)
+            path = checkpoint.path_of(published, task)
+            content = checkpoint.load(path, task)
+        loaded.append((path, content))
     if untrained:
-        names = ", ".join(task.name for task in untrained)
-        print(f"not trained on {train}: {names}; using the published checkpoints in {published}", flush=True)
-    return paths | {task: checkpoint.path_of(published, task) for task in untrained}
+        print(f"not trained on {train}: {', '.join(untrained)}; using the published checkpoints in {published}")
+    return loaded
 
 
 def check_device(name):

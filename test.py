@@ -38,8 +38,8 @@ def main():
     cli.check_device(args.device)
     tasks = [task for task in TASKS if task in args.tasks]
     chosen = []
-    for task, path in cli.choose_checkpoints(args, tasks).items():
-        chosen.append(checkpoint.choose(path, task, args.model_path_index))
+    for task, (path, content) in zip(tasks, cli.load_checkpoints(args, tasks), strict=True):
+        chosen.append(checkpoint.pick(path, content, args.model_path_index))
         print(f"{task.name:<10}  snapshot {chosen[-1].index:>3}  validation tau {chosen[-1].ktau:.4f}", flush=True)
     architectures, content = load_test(Path(args.data_path, TEST_FILE))
     scores = score([snapshot.state_dict for snapshot in chosen], architectures, args.device)

@@ -179,7 +179,7 @@ def test_help_and_wrong_flags_answer_without_torch(name, flags):
         (
             "test.py",
             ("--data_path", ".", "--results_path", "nowhere"),
-            "test.py: nowhere/cplfw_final.pth: No such file",
+            "test.py: nowhere/cplfw_final.pth: there is no checkpoint of cplfw",
         ),
         ("test.py", ("--model_path_index", "best"), "test.py: argument --model_path_index: invalid int value"),
     ],

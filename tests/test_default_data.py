@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import checkpoint
 import cli
@@ -125,14 +126,20 @@ def save(folder, task, fingerprint):
 
 
 def checkpoints(**given):
-    paths = cli.choose_checkpoints(
-        argparse.Namespace(**{"data_path": None, "results_path": None, **given}), [VERI, SOP]
-    )
-    return [str(path.parent) for path in paths.values()]
+    loaded = cli.load_checkpoints(argparse.Namespace(**{"data_path": None, "results_path": None, **given}), [VERI, SOP])
+    for task, (path, content) in zip((VERI, SOP), loaded, strict=True):
+        assert content["data"] == torch.load(path, weights_only=True)["data"]
+        assert content["task"]["name"] == task.name
+    return [str(path.parent) for path, _ in loaded]
 
 
 def test_a_task_not_trained_on_the_data_is_scored_by_its_published_checkpoint(root, effects, capsys):
     own, published = str(root / "results" / "surrogate"), str(root / "results")
+    with pytest.raises(checkpoint.CheckpointError, match=r"results/veri_final\.pth: there is no checkpoint of veri"):
+        checkpoints()
+    capsys.readouterr()
+    for task in (VERI, SOP):
+        save(root / "results", task, "1" * 64)
     assert checkpoints() == [published] * 2
     training_file = root / "data" / "surrogate" / dataset.TRAIN_FILE
     said = f"not trained on {training_file}: {{}}; using the published checkpoints in {root}/results"
@@ -146,8 +153,10 @@ def test_a_task_not_trained_on_the_data_is_scored_by_its_published_checkpoint(ro
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_checkpoints_that_are_named_are_used_whatever_they_were_trained_on(root, capsys):
-    assert checkpoints(results_path="r") == ["r"] * 2
+def test_checkpoints_that_are_named_are_used_whatever_they_were_trained_on(root, tmp_path, capsys):
+    for task in (VERI, SOP):
+        save(tmp_path / "r", task, "1" * 64)
+    assert checkpoints(results_path=str(tmp_path / "r")) == [str(tmp_path / "r")] * 2
     assert "published" not in capsys.readouterr().out
 
 

@@ -44,16 +44,15 @@ def main():
     import numpy as np
     from scipy.stats import kendalltau
 
-    from checkpoint import load, pick
+    from checkpoint import pick
     from dataset import TEST_FILE, known_ranks, load_test
     from scoring import score, write_submission
     from tools.score import read_same
 
     cli.check_device(args.device)
     tasks = [task for task in TASKS if task in args.tasks]
-    paths = cli.choose_checkpoints(args, tasks)
-    contents = {path: load(path, task) for task, path in paths.items()}
-    snapshots = [[pick(path, content, -k) for path, content in contents.items()] for k in range(1, args.top + 1)]
+    loaded = cli.load_checkpoints(args, tasks)
+    snapshots = [[pick(path, content, -k) for path, content in loaded] for k in range(1, args.top + 1)]
     test_path = Path(args.data_path, TEST_FILE)
     architectures, content = load_test(test_path)
     truth = args.truth and known_ranks(args.truth, read_same(args.truth, test_path, content))
