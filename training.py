@@ -151,6 +151,65 @@ def check_sizes(task, n):
     return trained
 
 
+class Trainer:
+    """The training of one predictor from its seed on, an epoch at a time, on the first architectures of a set.
+
+    inputs: encodings (n, 37, 10) float32; labels: n ranks; trained: how many of them train. Seeds torch's global
+    generator. Call it inside `one_thread()` and `torch.no_grad()`.
+    """
+
+    def __init__(self, task, encodings, ranks, trained, device="cpu"):
+        # A run is comparable number by number only while the generators are used in this order: seeds, twice six
+        # normals (the reference prints them), the weights; then for each pass its base seed and order, in training
+        # the dropout.
+        torch.manual_seed(task.seed)
+        self.orders = torch.Generator().manual_seed(task.seed)
+        torch.randn(2, 3), torch.randn(2, 3)
+        self.task, self.epochs, self.lr = task, 0, task.lr
+        self.predictor = Predictor(task.dropout_ratio).to(device)
+        self.step = TrainingStep(self.predictor, task.batch_size, task.weight_decay)
+        inputs = self.predictor.pos(encodings.to(device)).flatten(1)
+        labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
+        self.training = Batches(inputs[:trained], labels[:trained], task.batch_size)
+        self.validation = Batches(inputs[trained:], labels[trained:], task.batch_size)
+        widths = [hidden.shape for hidden in self.step.hidden[1:]]
+        self.masks = [[inputs.new_ones(shape) for shape in widths] for _ in range(self.training.count)]
+
+    def epoch(self):
+        """Train for an epoch."""
+        task, training = self.task, self.training
+        training.shuffle(self.orders)
+        for batch, order, scores, masks in zip(
+            training.batches, training.order, training.scores, self.masks, strict=True
+        ):
+            if task.dropout_ratio:
+                for mask in masks:
+                    mask.bernoulli_(1 - task.dropout_ratio).div_(1 - task.dropout_ratio)
+            self.step(batch, order, scores, masks, self.lr)
+        self.epochs += 1
+        if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
+            before, now = (math.pi * epochs / task.num_epochs for epochs in (self.epochs - 1, self.epochs))
+            self.lr *= (1 + math.cos(now)) / (1 + math.cos(before))
+
+    def loss(self):
+        """Mean over the last epoch's batches of their loss."""
+        losses = pairwise_ranking_loss(self.training.scores.squeeze(2), self.training.drawn)
+        return losses.mean(dtype=torch.float64).item()
+
+    def validate(self):
+        """Score the validation part; returns the mean over its batches of Kendall's tau."""
+        self.validation.shuffle(self.orders)
+        for batch, scores in zip(self.validation.batches, self.validation.scores, strict=True):
+            self.step.forward(batch, scores)
+        return self.validation.ktau()
+
+    def state_dict(self, flat):
+        """The state dict of the predictor with the parameters `flat`, a copy of step.parameters."""
+        names, parameters = zip(*self.predictor.named_parameters(), strict=True)
+        tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
+        return {"pos.pos_table": self.predictor.pos.pos_table.cpu(), **tensors}
+
+
 @one_thread()
 @torch.no_grad()
 def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
@@ -160,56 +219,25 @@ def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
     on_epoch: called as on_epoch(epoch, loss, train tau, validation tau or None). Returns a Run; a loss that is not
     finite ends it early. Seeds torch's global generator. Raises SettingError where a part is smaller than a batch.
     """
-    trained = check_sizes(task, len(ranks))
-    # A run is comparable number by number only while the generators are used in this order: seeds, twice six normals
-    # (the reference prints them), the weights; then for each pass its base seed and order, in training the dropout.
-    torch.manual_seed(task.seed)
-    orders = torch.Generator().manual_seed(task.seed)
-    torch.randn(2, 3), torch.randn(2, 3)
-    predictor = Predictor(task.dropout_ratio).to(device)
-    step = TrainingStep(predictor, task.batch_size, task.weight_decay)
-
-    inputs = predictor.pos(encodings.to(device)).flatten(1)
-    labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
-    training = Batches(inputs[:trained], labels[:trained], task.batch_size)
-    validation = Batches(inputs[trained:], labels[trained:], task.batch_size)
-    masks = [[inputs.new_ones(hidden.shape) for hidden in step.hidden[1:]] for _ in range(training.count)]
-
-    run, best, lr = Run(task), {}, task.lr
+    trainer = Trainer(task, encodings, ranks, check_sizes(task, len(ranks)), device)
+    run, best = Run(task), {}
     for epoch in range(1, task.num_epochs + 1):
-        training.shuffle(orders)
-        for batch, order, scores, mask in zip(training.batches, training.order, training.scores, masks, strict=True):
-            if task.dropout_ratio:
-                for layer in mask:
-                    layer.bernoulli_(1 - task.dropout_ratio).div_(1 - task.dropout_ratio)
-            step(batch, order, scores, mask, lr)
-        if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
-            lr *= (1 + math.cos(math.pi * epoch / task.num_epochs)) / (
-                1 + math.cos(math.pi * (epoch - 1) / task.num_epochs)
-            )
-        losses = pairwise_ranking_loss(training.scores.squeeze(2), training.drawn)
-        run.train_loss.append(losses.mean(dtype=torch.float64).item())
-        run.train_ktau.append(training.ktau())
-        ktau = None
-        if math.isfinite(run.train_loss[-1]) and (epoch == 1 or epoch % task.val_interval == 0):
-            validation.shuffle(orders)
-            for batch, scores in zip(validation.batches, validation.scores, strict=True):
-                step.forward(batch, scores)
-            ktau = validation.ktau()
+        trainer.epoch()
+        run.train_loss.append(trainer.loss())
+        run.train_ktau.append(trainer.training.ktau())
+        finite, ktau = math.isfinite(run.train_loss[-1]), None
+        if finite and (epoch == 1 or epoch % task.val_interval == 0):
+            ktau = trainer.validate()
             run.validate_ktau.append((epoch, ktau))
-            _keep(best, ktau, epoch, step.parameters, keep)
+            _keep(best, ktau, epoch, trainer.step.parameters, keep)
         if on_epoch:
             on_epoch(epoch, run.train_loss[-1], run.train_ktau[-1], ktau)
-        if not math.isfinite(run.train_loss[-1]):
+        if not finite:
             run.stopped = f"the loss is {run.train_loss[-1]} in epoch {epoch}: lower --lr"
             break
-
-    names, parameters = zip(*predictor.named_parameters(), strict=True)
     for key in sorted(best):
         epoch, ktau, flat = best[key]
-        tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
-        state_dict = {"pos.pos_table": predictor.pos.pos_table.cpu(), **tensors}
-        run.snapshots.append(Snapshot(epoch, ktau, state_dict))
+        run.snapshots.append(Snapshot(epoch, ktau, trainer.state_dict(flat)))
     return run
 
 
