@@ -5,11 +5,13 @@ import json
 import torch
 
 from checkpoint import write_whole
-from dataset import encode
+from dataset import COLUMNS, LENGTH, WIDTH, encode
 from metrics import ranks
 from network import Predictor, one_thread
 
 CHUNK = 4096  # architectures encoded at a time: memory stays small, the matrices stay large
+# The places of a flattened encoding that are not zero in every architecture.
+USED = [WIDTH * row + column for row in range(LENGTH) for column in range(WIDTH) if column in COLUMNS[row]]
 
 
 @one_thread()
@@ -31,13 +33,13 @@ def score(state_dicts, architectures, device="cpu"):
     # Nothing but sums lies between the encoding and the second linear layer's output: one map, merged in float64.
     (weight0, bias0), (weight1, bias1) = layers[:2]
     position = torch.stack([predictor.pos(torch.zeros(1, 37, 10)).flatten(1) for predictor in predictors]).double()
-    layers[:2] = [(weight0 @ weight1, (position @ weight0 + bias0) @ weight1 + bias1)]
+    layers[:2] = [((weight0 @ weight1)[:, USED], (position @ weight0 + bias0) @ weight1 + bias1)]
     layers = [(weight.float().to(device), bias.float().to(device)) for weight, bias in layers]
 
     scores = torch.empty(len(predictors), len(architectures))
     for start in range(0, len(architectures), CHUNK):
         chunk = architectures[start : start + CHUNK]
-        hidden = encode(chunk).to(device).flatten(1).expand(len(predictors), -1, -1)  # (k, chunk, 370)
+        hidden = encode(chunk).flatten(1)[:, USED].to(device).expand(len(predictors), -1, -1)  # (k, chunk, 87)
         for i, (weight, bias) in enumerate(layers):
             hidden = torch.baddbmm(bias, hidden, weight)
             if i < len(layers) - 1:
