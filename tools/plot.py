@@ -1,0 +1,182 @@
+"""Draw the published run, and print its results beside the reference's as a Markdown table.
+
+    python tools/plot.py                        logs/tau.png, logs/loss.png, logs/rank.png, and the table
+    python tools/plot.py --data_path FOLDER     where the training file is, without which rank.png is left as it is
+
+Needs requirements-dev.txt. The run is that of results/ and logs/train_final/; tools/reference.json has the reference's
+figures.
+"""
+
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import cli  # noqa: E402
+from tasks import TASKS, Task  # noqa: E402
+
+# Okabe and Ito's colours, told apart by the colour-blind too.
+TRAIN, VALIDATION, REFERENCE = "#E69F00", "#0072B2", "#BBBBBB"
+
+
+def read_curve(logs, task, part, tag):
+    """A curve from the TensorBoard files of a run: (steps, values)."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(Path(logs, task.name, part)), size_guidance={"scalars": 0}).Reload()
+    scalars = events.Scalars(f"{task.name}/{tag}")
+    return [event.step for event in scalars], [event.value for event in scalars]
+
+
+def best_of(curve):
+    """(tau, epoch) of the best validation, of equal taus the later, as the snapshots keep it; curve: (epoch, tau)s."""
+    return max((ktau, epoch) for epoch, ktau in curve if not math.isnan(ktau))
+
+
+def reference_curve(task, figures):
+    """[(epoch, validation tau)] of the reference's run on a CPU."""
+    epochs = (epoch for epoch in range(1, task.num_epochs + 1) if epoch == 1 or epoch % task.val_interval == 0)
+    return list(zip(epochs, figures["cpu_validate_ktau"], strict=True))
+
+
+def snapshot_of(content):
+    """The snapshot that scores, of a checkpoint's content."""
+    return content["snapshots"][content["index"]]
+
+
+def table(checkpoints, reference):
+    """The results as a Markdown table. checkpoints, reference: {task name: content, figures}."""
+    lines = [
+        "| task | best, authors (GPU) | best, reference (CPU) | best, this port "
+        "| snapshot | its tau, authors (GPU) | its tau, this port |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    rows = []
+    for name, content in checkpoints.items():
+        figures = reference[name]
+        gpu = figures["gpu_best_ktau"], figures["gpu_best_epoch"]
+        cpu = best_of(reference_curve(Task(**content["task"]), figures))
+        ours = best_of(content["validate_ktau"])
+        chosen = figures["gpu_snapshot_ktau"], snapshot_of(content)["ktau"]
+        best = " | ".join(f"{ktau:.4f} @ {epoch}" for ktau, epoch in (gpu, cpu, ours))
+        lines.append(f"| {name} | {best} | {content['index']} | {chosen[0]:.4f} | {chosen[1]:.4f} |")
+        rows.append((gpu[0], cpu[0], ours[0], *chosen))
+    mean = [f"{sum(column) / len(rows):.4f}" for column in zip(*rows, strict=True)]
+    return "\n".join([*lines, f"| **mean** | {' | '.join(mean[:3])} | | {' | '.join(mean[3:])} |"])
+
+
+def panels(xlabel, ylabel, **kwargs):
+    """A figure with a panel a task: (figure, [axes])."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.spines.right": False, "axes.spines.top": False})
+    figure, axes = plt.subplots(2, len(TASKS) // 2, figsize=(9.2, 4.9), layout="constrained", **kwargs)
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
+    for task, panel in zip(TASKS, axes.flat, strict=True):
+        panel.set_title(task.name)
+        panel.grid(color="#EEEEEE")
+        panel.set_axisbelow(True)
+    return figure, list(axes.flat)
+
+
+def draw_taus(logs, checkpoints, reference):
+    """Kendall's tau by epoch on both parts, the reference's behind, the best and the chosen snapshot marked."""
+    figure, axes = panels("epoch", "Kendall's tau", sharex=True)
+    for task, panel in zip(TASKS, axes, strict=True):
+        content = checkpoints[task.name]
+        panel.plot(*read_curve(logs, task, "train", "ktau"), color=TRAIN, lw=0.8, label="training")
+        behind = zip(*reference_curve(Task(**content["task"]), reference[task.name]), strict=True)
+        panel.plot(*behind, color=REFERENCE, lw=3, label="validation, the reference on a CPU")
+        epochs, taus = read_curve(logs, task, "validate", "ktau")
+        panel.plot(epochs, taus, color=VALIDATION, lw=0.8, label="validation")
+        ktau, epoch = best_of(zip(epochs, taus, strict=True))
+        panel.plot(epoch, ktau, "k^", ms=5, label="best on validation")
+        chosen = snapshot_of(content)
+        panel.plot(chosen["epoch"], chosen["ktau"], "o", mfc="none", mec="black", mew=1.5, ms=9, label="snapshot used")
+        panel.set_xlim(0, task.num_epochs)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    return figure
+
+
+def draw_losses(logs):
+    """The training loss by epoch; log 2 is that of scores that tell nothing apart."""
+    figure, axes = panels("epoch", "ranking loss, training part", sharex=True, sharey=True)
+    for task, panel in zip(TASKS, axes, strict=True):
+        panel.axhline(math.log(2), color=REFERENCE, ls="--", label="log 2: no order learnt")
+        panel.plot(*read_curve(logs, task, "train", "loss"), color=VALIDATION, lw=0.8, label="loss")
+        panel.set_xlim(0, task.num_epochs)
+    axes[0].set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def draw_ranks(architectures, ranks, checkpoints):
+    """Predicted against true rank within the validation part; ranks: {task name: (n,) integers}."""
+    import torch
+
+    import metrics
+    from scoring import score
+    from training import check_sizes
+
+    figure, axes = panels("true rank within the validation part", "predicted rank")
+    for task, panel in zip(TASKS, axes, strict=True):
+        content = checkpoints[task.name]
+        trained = check_sizes(Task(**content["task"]), len(architectures))
+        scores = score([snapshot_of(content)["state_dict"]], architectures[trained:])
+        labels = torch.as_tensor(ranks[task.name][trained:])[None]
+        ktau = metrics.kendall_tau(scores, labels).item()
+        count = scores.shape[1]
+        panel.axline((0, 0), slope=1, color=REFERENCE)
+        panel.plot(metrics.ranks(labels[0]), metrics.ranks(scores[0]), "o", color=VALIDATION, ms=3, alpha=0.7, mew=0)
+        panel.set_title(f"{task.name}, tau {ktau:.3f}")
+        panel.set(xlim=(-0.03 * count, 1.03 * count), ylim=(-0.03 * count, 1.03 * count), aspect="equal")
+        panel.set_xticks(range(0, count + 1, count // 2))
+        panel.set_yticks(range(0, count + 1, count // 2))
+    return figure
+
+
+def save(figure, path):
+    """Write a PNG of 64 colours, a third of the size of one of all."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=180)
+    Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
+
+
+def main():
+    parser = cli.Parser(description=__doc__)
+    cli.add_folder(parser, "--data_path", "data", "folder of the training file")
+    args = parser.parse_args()
+    import checkpoint
+    from dataset import TRAIN_FILE, load_train
+
+    logs = ROOT / "logs"
+    checkpoints = {task.name: checkpoint.load(checkpoint.path_of(ROOT / "results", task), task) for task in TASKS}
+    reference = json.loads((ROOT / "tools" / "reference.json").read_text())["tasks"]
+    figures = {
+        "tau": draw_taus(logs / "train_final", checkpoints, reference),
+        "loss": draw_losses(logs / "train_final"),
+    }
+    path = Path(args.data_path, TRAIN_FILE)
+    if not path.exists():
+        print(f"{path}: no such file: rank.png is left as it is", file=sys.stderr)
+    elif any(checkpoint.fingerprint(path) != content["data"] for content in checkpoints.values()):
+        print(f"{path}: not what results/ was trained on: rank.png is left as it is", file=sys.stderr)
+    else:
+        figures["rank"] = draw_ranks(*load_train(path), checkpoints)
+    for name, figure in figures.items():
+        save(figure, logs / f"{name}.png")
+    print(table(checkpoints, reference))
+
+
+if __name__ == "__main__":
+    cli.run(main)
