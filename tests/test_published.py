@@ -132,10 +132,6 @@ def test_the_table_holds_the_figures_and_their_means(contents, reference):
         assert mean == pytest.approx(np.mean(values), abs=1e-4)
 
 
-def test_the_best_is_the_later_of_equal_taus_and_never_nan():
-    assert plot.best_of([(1, 0.5), (2, 0.7), (3, math.nan), (4, 0.7), (5, 0.1)]) == (0.7, 4)
-
-
 def test_the_curves_are_drawn_with_their_snapshots(contents, reference):
     figure = plot.draw_taus(LOGS, contents, reference)
     for task, panel in zip(TASKS, figure.axes, strict=True):

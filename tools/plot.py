@@ -13,11 +13,13 @@ import math
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli  # noqa: E402
-from tasks import TASKS, Task  # noqa: E402
+import cli
+from main import best
+from tasks import TASKS, Task
+
+ROOT = Path(cli.__file__).parent
 
 # Okabe and Ito's colours, told apart by the colour-blind too.
 TRAIN, VALIDATION, REFERENCE = "#E69F00", "#0072B2", "#BBBBBB"
@@ -30,11 +32,6 @@ def read_curve(logs, task, part, tag):
     events = EventAccumulator(str(Path(logs, task.name, part)), size_guidance={"scalars": 0}).Reload()
     scalars = events.Scalars(f"{task.name}/{tag}")
     return [event.step for event in scalars], [event.value for event in scalars]
-
-
-def best_of(curve):
-    """(tau, epoch) of the best validation, of equal taus the later, as the snapshots keep it; curve: (epoch, tau)s."""
-    return max((ktau, epoch) for epoch, ktau in curve if not math.isnan(ktau))
 
 
 def reference_curve(task, figures):
@@ -59,11 +56,11 @@ def table(checkpoints, reference):
     for name, content in checkpoints.items():
         figures = reference[name]
         gpu = figures["gpu_best_ktau"], figures["gpu_best_epoch"]
-        cpu = best_of(reference_curve(Task(**content["task"]), figures))
-        ours = best_of(content["validate_ktau"])
+        cpu = best(reference_curve(Task(**content["task"]), figures))
+        ours = best(content["validate_ktau"])
         chosen = figures["gpu_snapshot_ktau"], snapshot_of(content)["ktau"]
-        best = " | ".join(f"{ktau:.4f} @ {epoch}" for ktau, epoch in (gpu, cpu, ours))
-        lines.append(f"| {name} | {best} | {content['index']} | {chosen[0]:.4f} | {chosen[1]:.4f} |")
+        runs = " | ".join(f"{ktau:.4f} @ {epoch}" for ktau, epoch in (gpu, cpu, ours))
+        lines.append(f"| {name} | {runs} | {content['index']} | {chosen[0]:.4f} | {chosen[1]:.4f} |")
         rows.append((gpu[0], cpu[0], ours[0], *chosen))
     mean = [f"{sum(column) / len(rows):.4f}" for column in zip(*rows, strict=True)]
     return "\n".join([*lines, f"| **mean** | {' | '.join(mean[:3])} | | {' | '.join(mean[3:])} |"])
@@ -97,7 +94,7 @@ def draw_taus(logs, checkpoints, reference):
         panel.plot(*behind, color=REFERENCE, lw=3, label="validation, the reference on a CPU")
         epochs, taus = read_curve(logs, task, "validate", "ktau")
         panel.plot(epochs, taus, color=VALIDATION, lw=0.8, label="validation")
-        ktau, epoch = best_of(zip(epochs, taus, strict=True))
+        ktau, epoch = best(zip(epochs, taus, strict=True))
         panel.plot(epoch, ktau, "k^", ms=5, label="best on validation")
         chosen = snapshot_of(content)
         panel.plot(chosen["epoch"], chosen["ktau"], "o", mfc="none", mec="black", mew=1.5, ms=9, label="snapshot used")

@@ -10,11 +10,10 @@ of the machine.
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli  # noqa: E402
-from tasks import TASKS  # noqa: E402
+import cli
+from tasks import TASKS
 
 
 def publish(results, logs):
@@ -29,7 +28,8 @@ def publish(results, logs):
 
 def main():
     cli.Parser(description=__doc__).parse_args()
-    publish(ROOT / "results", ROOT / "logs" / "train_final")
+    root = Path(cli.__file__).parent
+    publish(root / "results", root / "logs" / "train_final")
 
 
 if __name__ == "__main__":
