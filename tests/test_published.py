@@ -1,8 +1,10 @@
 """The published run in results/ and logs/, and the tools that make and draw it."""
 
+import contextlib
 import json
 import math
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,10 @@ DATA = "9f15a919f04d2a7c1433ebdd1de80cba8a07869650240645d3de141e5f49a7ab"
 
 @pytest.fixture(scope="module")
 def contents():
+    with contextlib.suppress(FileNotFoundError):  # without git the files are taken for the published ones
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "results", "logs/train_final"], cwd=ROOT)
+        if changed.returncode == 1:
+            pytest.skip("results/ or logs/train_final/ holds a run of your own")
     return {task.name: torch.load(RESULTS / f"{task.name}_final.pth", weights_only=True) for task in TASKS}
 
 
@@ -56,7 +62,7 @@ def test_the_curve_is_the_references_and_the_snapshot_the_one_its_index_says(con
 
 
 def test_the_published_predictors_score_a_test_file(script, data_folder, contents):
-    scored = script("test.py", "--data_path", data_folder)
+    scored = script("test.py", "--data_path", data_folder, "--results_path", RESULTS)
     assert scored.returncode == 0, scored.stderr
     for task, line in zip(TASKS, scored.stdout.splitlines(), strict=False):
         ktau = contents[task.name]["snapshots"][task.snapshot]["ktau"]
