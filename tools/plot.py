@@ -19,8 +19,6 @@ import cli
 from main import best
 from tasks import TASKS, Task
 
-ROOT = Path(cli.__file__).parent
-
 # Okabe and Ito's colours, told apart by the colour-blind too.
 TRAIN, VALIDATION, REFERENCE = "#E69F00", "#0072B2", "#BBBBBB"
 
@@ -151,18 +149,16 @@ def save(figure, path):
 
 def main():
     parser = cli.Parser(description=__doc__)
-    cli.add_folder(parser, "--data_path", "data", "folder of the training file")
+    data = cli.own_folder("data")
+    parser.add_argument("--data_path", default=data, metavar="FOLDER", help=f"of the training file (default: {data})")
     args = parser.parse_args()
     import checkpoint
     from dataset import TRAIN_FILE, load_train
 
-    logs = ROOT / "logs"
-    checkpoints = {task.name: checkpoint.load(checkpoint.path_of(ROOT / "results", task), task) for task in TASKS}
-    reference = json.loads((ROOT / "tools" / "reference.json").read_text())["tasks"]
-    figures = {
-        "tau": draw_taus(logs / "train_final", checkpoints, reference),
-        "loss": draw_losses(logs / "train_final"),
-    }
+    results, logs = cli.own_folder("results"), cli.own_folder("logs", "train_final")
+    checkpoints = {task.name: checkpoint.load(checkpoint.path_of(results, task), task) for task in TASKS}
+    reference = json.loads(Path(cli.own_folder("tools", "reference.json")).read_text())["tasks"]
+    figures = {"tau": draw_taus(logs, checkpoints, reference), "loss": draw_losses(logs)}
     path = Path(args.data_path, TRAIN_FILE)
     if not path.exists():
         print(f"{path}: no such file: rank.png is left as it is", file=sys.stderr)
@@ -171,7 +167,7 @@ def main():
     else:
         figures["rank"] = draw_ranks(*load_train(path), checkpoints)
     for name, figure in figures.items():
-        save(figure, logs / f"{name}.png")
+        save(figure, cli.own_folder("logs", f"{name}.png"))
     print(table(checkpoints, reference))
 
 

@@ -28,8 +28,7 @@ def publish(results, logs):
 
 def main():
     cli.Parser(description=__doc__).parse_args()
-    root = Path(cli.__file__).parent
-    publish(root / "results", root / "logs" / "train_final")
+    publish(cli.own_folder("results"), cli.own_folder("logs", "train_final"))
 
 
 if __name__ == "__main__":
