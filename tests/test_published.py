@@ -29,7 +29,8 @@ DATA = "9f15a919f04d2a7c1433ebdd1de80cba8a07869650240645d3de141e5f49a7ab"
 @pytest.fixture(scope="module")
 def contents():
     with contextlib.suppress(FileNotFoundError):  # without git the files are taken for the published ones
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "results/*.pth", "logs/train_final"], cwd=ROOT)
+        compare = ["git", "diff", "--quiet", "HEAD", "--", "results/*.pth", "logs/train_final"]
+        changed = subprocess.run(compare, cwd=ROOT)
         if changed.returncode == 1:
             pytest.skip("results/ or logs/train_final/ holds a run of your own")
     return {task.name: torch.load(RESULTS / f"{task.name}_final.pth", weights_only=True) for task in TASKS}

@@ -1,0 +1,53 @@
+"""The notebooks: what is committed holds their outputs, and they run in a copy of the project."""
+
+import re
+import shutil
+
+import nbformat
+import pytest
+import torch
+from conftest import ROOT
+from nbclient import NotebookClient
+
+from tasks import TASKS
+
+NAMES = ("train.ipynb", "test.ipynb")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_outputs_are_committed(name):
+    notebook = nbformat.read(ROOT / name, 4)
+    nbformat.validate(notebook)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {"stream", "display_data"}
+    assert all(output.get("name") != "stderr" for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "Traceback" not in text
+    assert not re.search(r"(^|\s)/\w", text)  # no path of the machine that ran them
+
+
+def test_they_run_with_few_epochs(project, monkeypatch):
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(project.parent / name))
+    for name in NAMES:
+        shutil.copy(ROOT / name, project)
+        notebook = nbformat.read(project / name, 4)
+        for cell in code_cells(notebook):
+            if name == "train.ipynb" and "num_epochs = 400" in cell.source:
+                cell.source = cell.source.replace("num_epochs = 400", "num_epochs = 2")
+                break
+        else:
+            assert name == "test.ipynb"
+        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(project)}}).execute()
+        text = "".join(output.get("text", "") for cell in code_cells(notebook) for output in cell.outputs)
+        assert ("equal: True" if name == "train.ipynb" else "step_by_step.json True") in text
+    for task in TASKS:
+        content = torch.load(project / "results" / "surrogate" / f"{task.name}_final.pth", weights_only=True)
+        assert len(content["train_loss"]) == 2
