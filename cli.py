@@ -47,6 +47,13 @@ def _task(text):
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+class _TasksAction(argparse.Action):
+    """Keeps the table's order, each task once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, tuple(task for task in TASKS if task in values))
+
+
 def own_folder(*names):
     """The project's own folder of that name, wherever the script is run from."""
     return os.path.relpath(Path(__file__).parent.joinpath(*names))
@@ -67,6 +74,7 @@ def add_shared_arguments(parser):
         "--tasks",
         nargs="+",
         type=_task,
+        action=_TasksAction,
         default=TASKS,
         metavar="TASK",
         help=f"only these of {', '.join(task.name for task in TASKS)} (default: all)",
@@ -101,8 +109,8 @@ def choose_folders(args):
             setattr(args, name, own_folder(output, *below))
 
 
-def load_checkpoints(args, tasks):
-    """Choose the folders and read the checkpoints: [(path, content)], one a task.
+def load_checkpoints(args):
+    """Choose the folders and read the checkpoints: [(path, content)], one for each of args.tasks.
 
     Without --results_path, the published checkpoint in results/ stands in for a task that was not trained on the data,
     and a line says so. Raises as choose_folders and checkpoint.load.
@@ -115,7 +123,7 @@ def load_checkpoints(args, tasks):
     train, published = Path(args.data_path, TRAIN_FILE), own_folder("results")
     data = checkpoint.fingerprint(train) if train.exists() else None
     loaded, untrained = [], []
-    for task in tasks:
+    for task in args.tasks:
         path = checkpoint.path_of(args.results_path, task)
         content = checkpoint.load(path, task) if given or path.exists() else {}
         if not given and (data is None or content.get("data") != data):

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import cli
-from tasks import TASKS, InputError, SettingError, Task, settings
+from tasks import InputError, SettingError, Task, settings
 
 
 def parse_arguments(argv=None):
@@ -47,7 +47,7 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     given = {field.name: getattr(args, field.name) for field in fields if getattr(args, field.name) is not None}
     try:
-        args.tasks = [dataclasses.replace(task, **given) for task in TASKS if task in args.tasks]
+        args.tasks = [dataclasses.replace(task, **given) for task in args.tasks]
     except SettingError as error:
         parser.error(f"--{error}")
     return args

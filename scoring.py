@@ -52,7 +52,7 @@ def write_submission(name, content, tasks, scores):
     """Write Track2_submitA_<name>.json in the current folder and return its path.
 
     content: the test file's, as dataset.load_test returns it; the rank fields of k `tasks` are filled in, in place.
-    scores: (k, n), a row a task. Raises ValueError where a score is NaN, OSError.
+    scores: (k, n), a row a task. Raises InputError where a score is NaN, OSError.
     """
     for task, row in zip(tasks, scores, strict=True):
         for entry, rank in zip(content.values(), ranks(row).tolist(), strict=True):

@@ -10,7 +10,6 @@ Writes Track2_submitA_<save_name>.json, the test file with its rank fields fille
 from pathlib import Path
 
 import cli
-from tasks import TASKS
 
 
 def parse_arguments(argv=None):
@@ -36,15 +35,14 @@ def main():
     from scoring import score, write_submission
 
     cli.check_device(args.device)
-    tasks = [task for task in TASKS if task in args.tasks]
     chosen = []
-    for task, (path, content) in zip(tasks, cli.load_checkpoints(args, tasks), strict=True):
+    for task, (path, content) in zip(args.tasks, cli.load_checkpoints(args), strict=True):
         chosen.append(checkpoint.pick(path, content, args.model_path_index))
         print(f"{task.name:<10}  snapshot {chosen[-1].index:>3}  validation tau {chosen[-1].ktau:.4f}", flush=True)
     architectures, content = load_test(Path(args.data_path, TEST_FILE))
     scores = score([snapshot.state_dict for snapshot in chosen], architectures, args.device)
-    submission = write_submission(args.save_name, content, tasks, scores)
-    print(f"{submission}: {len(architectures)} architectures ranked for {len(tasks)} tasks")
+    submission = write_submission(args.save_name, content, args.tasks, scores)
+    print(f"{submission}: {len(architectures)} architectures ranked for {len(args.tasks)} tasks")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def check_sizes(task, n):
 class Trainer:
     """The training of one predictor from its seed on, an epoch at a time, on the first architectures of a set.
 
-    inputs: encodings (n, 37, 10) float32; labels: n ranks; trained: how many of them train. Seeds torch's global
+    encodings: (n, 37, 10) float32; ranks: n integers; trained: how many of them train. Seeds torch's global
     generator. Call it inside `one_thread()` and `torch.no_grad()`.
     """
 

@@ -153,7 +153,14 @@ def test_without_the_packages_a_script_goes_on_in_the_environment_that_has_them(
     assert (answer.returncode, answer.stderr) == (2, "score.py: no.json: No such file or directory\n")
 
 
-TOOLS = ("tools/surrogate.py", "tools/score.py", "tools/traverse.py", "tools/publish.py", "tools/plot.py")
+TOOLS = (
+    "tools/surrogate.py",
+    "tools/score.py",
+    "tools/traverse.py",
+    "tools/publish.py",
+    "tools/plot.py",
+    "tools/bench.py",
+)
 
 
 @pytest.mark.parametrize("name", ["main.py", "test.py", *TOOLS])

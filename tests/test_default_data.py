@@ -126,7 +126,9 @@ def save(folder, task, fingerprint):
 
 
 def checkpoints(**given):
-    loaded = cli.load_checkpoints(argparse.Namespace(**{"data_path": None, "results_path": None, **given}), [VERI, SOP])
+    loaded = cli.load_checkpoints(
+        argparse.Namespace(**{"data_path": None, "results_path": None, "tasks": (VERI, SOP), **given})
+    )
     for task, (path, content) in zip((VERI, SOP), loaded, strict=True):
         assert content["data"] == torch.load(path, weights_only=True)["data"]
         assert content["task"]["name"] == task.name

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,20 +17,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import plain  # noqa: E402
-
 import cli  # noqa: E402
-from dataset import TEST_FILE, TRAIN_FILE, ArchPerfDataset, sample_architectures  # noqa: E402
-from metrics import ranks  # noqa: E402
-from network import Predictor  # noqa: E402
-from scoring import score  # noqa: E402
 from tasks import TASKS  # noqa: E402
 
 EPOCHS = 5  # of the plain loop; of ours where both are timed alike
@@ -48,14 +37,18 @@ def seconds(work, *args):
 
 def command(*words):
     """Run a Python command in the current folder; returns (seconds, peak MiB of its largest process)."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    took = seconds(lambda: subprocess.run([sys.executable, *map(str, words)], check=True, capture_output=True))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return took, max(before, after) / 1024
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(map(str, words))}: exit status {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
 def flops():
     """Floating-point operations of the matrix products in training all eight tasks on 500 architectures."""
+    from network import Predictor
+
     sizes = [linear.weight.numel() for linear in Predictor().linears()]
     per_architecture = 4 * sum(sizes) + 2 * sum(sizes[1:])  # forward and weights' gradient; inputs' gradient
     steps = {task: task.num_epochs * (int(task.train_ratio * 500) // task.batch_size) for task in TASKS}
@@ -64,6 +57,10 @@ def flops():
 
 def make_data(folder):
     """Files in the competition's format and size, the ranks random: what is timed does not depend on them."""
+    import numpy as np
+
+    from dataset import TEST_FILE, TRAIN_FILE, sample_architectures
+
     architectures = sample_architectures(100_000, seed=0)
     random = np.random.RandomState(0)
     for name, part in ((TRAIN_FILE, architectures[:500]), (TEST_FILE, architectures[500:])):
@@ -77,6 +74,11 @@ def make_data(folder):
 
 
 def bench_training(folder):
+    import torch
+
+    from dataset import ArchPerfDataset
+    from tools import plain
+
     workers = cli.cores()
     datasets = {task: ArchPerfDataset(folder, task.name) for task in TASKS}
     torch.set_num_threads(1)
@@ -88,7 +90,6 @@ def bench_training(folder):
         few = command(ROOT / "main.py", *flags, "--num_epochs", EPOCHS)
         whole.append(many[0])
         ours.append((many[0] - few[0]) / (TASKS[0].num_epochs - EPOCHS) * EPOCHS)
-    memory = many[1]
     factor = TASKS[0].num_epochs / EPOCHS
     print(f"Training, eight tasks, medians of {REPEATS}:\n")
     print("| | plain loop | this project | ratio |\n|---|---|---|---|")
@@ -106,30 +107,34 @@ def bench_training(folder):
     print(f"\nIts matrix products, {flops() / 1e9:.0f} GFLOP, take {limit:.1f} s as large products on all cores")
     print(
         f"({rate / 1e9:.0f} GFLOP/s): {limit / median(whole):.0%} of the whole command. "
-        f"Peak memory of a process: {memory:.0f} MiB."
+        f"Peak memory of a process: {many[1]:.0f} MiB."
     )
 
 
 def bench_scoring(folder, architectures):
+    import torch
+    from torch.utils.data import DataLoader, Subset
+
+    from dataset import ArchPerfDataset
+    from metrics import ranks
+    from network import Predictor
+    from scoring import score
+
     torch.manual_seed(0)
     predictors = [Predictor().eval() for _ in TASKS]
     state_dicts = [predictor.state_dict() for predictor in predictors]
     data = ArchPerfDataset(folder, TASKS[0].name, train=False)
-    part = torch.utils.data.Subset(data, range(len(data) // 10))
+    part = Subset(data, range(len(data) // 10))
 
     @torch.no_grad()
     def plain_forward():
         return torch.cat([predictors[0](batch) for batch in DataLoader(part, 64, num_workers=cli.cores())])
 
-    scores = score(state_dicts, architectures)
-    row = scores[0].tolist()
+    row = score(state_dicts, architectures)[0].tolist()
 
     def plain_ranks():
-        ascending = sorted(row)
-        began = time.perf_counter()
-        for value in row[:: len(row) // SEARCHED]:
-            ascending.index(value)
-        return (time.perf_counter() - began) / len(row[:: len(row) // SEARCHED]) * len(row)
+        ascending, searched = sorted(row), row[:: len(row) // SEARCHED]
+        return seconds(lambda: [ascending.index(value) for value in searched]) / len(searched) * len(row)
 
     ratios, ours, theirs = [], [], []
     for _ in range(REPEATS):
@@ -142,6 +147,8 @@ def bench_scoring(folder, architectures):
 
 
 def bench_commands(folder):
+    from dataset import TEST_FILE
+
     read = f"import torch, json; json.load(open({str(Path(folder, TEST_FILE))!r}))"
     rows = {"`import torch`": ("-c", "import torch"), "`import torch`, reading the test file": ("-c", read)}
     rows["`main.py --help`"] = (ROOT / "main.py", "--help")
@@ -149,7 +156,7 @@ def bench_commands(folder):
     times = {name: [] for name in rows}
     for _ in range(REPEATS):
         for name, words in rows.items():
-            took, memory = command(*words)
+            took, peak = command(*words)
             times[name].append(took)
     print(
         f"\nCommands, medians of {REPEATS}:\n\n| command | seconds | ratio to `import torch`, reading |\n|---|---|---|"
@@ -158,11 +165,18 @@ def bench_commands(folder):
     for name, column in times.items():
         ratio = median(a / b for a, b in zip(column, yardstick, strict=True))
         print(f"| {name} | {median(column):.2f} | {ratio:.2f} |")
-    print(f"\nPeak memory of `test.py`: {memory:.0f} MiB.")
+    print(f"\nPeak memory of `test.py`: {peak:.0f} MiB.")
 
 
 def scale_step(n):
     """Score n architectures in a process of its own; print the seconds, and its memory before and at the peak, MiB."""
+    import torch
+
+    from dataset import sample_architectures
+    from metrics import ranks
+    from network import Predictor
+    from scoring import score
+
     architectures = sample_architectures(n, seed=1)
     torch.manual_seed(0)
     state_dicts = [Predictor().state_dict() for _ in TASKS]
@@ -202,6 +216,8 @@ def bench_scale(largest):
 
 def machine():
     """The machine in a line."""
+    import torch
+
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         model = next(
@@ -225,7 +241,7 @@ def main():
         bench_training(folder)
         bench_scoring(folder, architectures)
         bench_commands(folder)
-    bench_scale(args.largest)
+        bench_scale(args.largest)  # in the folder too: it is gone afterwards, and with it the current folder
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cli
-from tasks import TASKS
 
 
 def table(tasks, validation, test):
@@ -50,8 +49,8 @@ def main():
     from tools.score import read_same
 
     cli.check_device(args.device)
-    tasks = [task for task in TASKS if task in args.tasks]
-    loaded = cli.load_checkpoints(args, tasks)
+    tasks = args.tasks
+    loaded = cli.load_checkpoints(args)
     snapshots = [[pick(path, content, -k) for path, content in loaded] for k in range(1, args.top + 1)]
     test_path = Path(args.data_path, TEST_FILE)
     architectures, content = load_test(test_path)
