@@ -19,16 +19,16 @@ import torch
 
 from metrics import nan_below
 from network import Predictor
-from tasks import InputError, first_line, settings
+from tasks import RECIPES, InputError, first_line, settings
 
 
 class CheckpointError(InputError):
     """A checkpoint that is damaged, of another task or network, or lacks what is asked of it."""
 
 
-def path_of(folder, task):
+def path_of(folder, task, recipe="reference"):
     """Where `task` has its checkpoint."""
-    return Path(folder) / f"{task.name}_final.pth"
+    return Path(folder) / f"{task.name}_{RECIPES[recipe].ending}.pth"
 
 
 def fingerprint(path):
@@ -88,7 +88,7 @@ def save(path, run, data_fingerprint):
         "versions": versions(),
         "snapshots": _indexed([snapshot._asdict() for snapshot in run.snapshots]),
     }
-    _write(path, content)
+    write(path, content)
 
 
 def _indexed(snapshots):
@@ -96,7 +96,8 @@ def _indexed(snapshots):
     return dict(enumerate(snapshots, -len(snapshots)))
 
 
-def _write(path, content):
+def write(path, content):
+    """Write a checkpoint's content; raises OSError."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getbuffer())
@@ -108,7 +109,7 @@ def is_of(content, task, data_fingerprint):
         content["task"] == settings(task)
         and content.get("data") == data_fingerprint
         and content.get("versions") == versions()
-        and content["stopped"] is None
+        and content.get("stopped") is None
     )
 
 
@@ -120,7 +121,7 @@ def slim(path, task):
     content = load(path, task)
     index = _held(path, content, content["index"])
     content["snapshots"] = {index: content["snapshots"][index]}
-    _write(path, content)
+    write(path, content)
 
 
 def _held(path, content, index):
@@ -143,12 +144,8 @@ NUMPY_FLOAT = [
 ]
 
 
-def load(path, task):
-    """Read the checkpoint of `task` as the dictionary that `save` wrote; nothing in the file is run.
-
-    Of a file of the reference, which does not say more, it has the name of `task`, the index, which is the task's, and
-    the snapshots: their taus and state dicts. Raises CheckpointError, OSError.
-    """
+def read(path, task):
+    """The content of `path`, the checkpoint of `task`; nothing in it is run. Raises CheckpointError, OSError."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -156,20 +153,39 @@ def load(path, task):
     _check_archive(path, data)
     try:
         with torch.serialization.safe_globals(NUMPY_FLOAT):
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its message is long, and tells how to run what is in the file
         raise CheckpointError(f"{path}: not a checkpoint: damaged, or it holds more than tensors and numbers") from None
     except Exception as error:
         raise CheckpointError(f"{path}: not a checkpoint: {first_line(error)}") from None
+
+
+def load(path, task):
+    """Read the checkpoint of `task` as the dictionary that `save` wrote.
+
+    Of a file of the reference, which does not say more, it has the name of `task`, the index, which is the task's, and
+    the snapshots: their taus and state dicts. Raises CheckpointError, OSError.
+    """
+    content = read(path, task)
     if _is_reference(content):
         taus = sorted(content, key=nan_below)
         snapshots = [{"ktau": float(ktau), "state_dict": content[ktau]} for ktau in taus]
         return {"task": {"name": task.name}, "index": task.snapshot, "snapshots": _indexed(snapshots)}
-    if not _is_ours(content):
+    if not (is_named(content) and _has_snapshots(content)):
         raise CheckpointError(f"{path}: not a checkpoint: expected main.py's, or validation taus with state dicts")
+    check_name(path, content, task)
+    return content
+
+
+def is_named(content):
+    """Whether the content is a dictionary that says which task it is of."""
+    return isinstance(content, dict) and isinstance(content.get("task"), dict) and "name" in content["task"]
+
+
+def check_name(path, content, task):
+    """Raise CheckpointError unless the content is of `task`."""
     if content["task"]["name"] != task.name:
         raise CheckpointError(f"{path}: the checkpoint of {content['task']['name']}: expected {task.name}")
-    return content
 
 
 def _check_archive(path, data):
@@ -187,20 +203,17 @@ def _check_archive(path, data):
         raise CheckpointError(f"{path}: not a checkpoint: the file is damaged")
 
 
-def _is_ours(content):
-    """Whether this is what `save` writes, as far as scoring needs it."""
+def _has_snapshots(content):
+    """Whether this holds snapshots as `save` writes them."""
     return (
-        isinstance(content, dict)
-        and isinstance(content.get("task"), dict)
-        and isinstance(content["task"].get("name"), str)
-        and isinstance(content.get("index"), int)
+        isinstance(content.get("index"), int)
         and isinstance(content.get("snapshots"), dict)
         and bool(content["snapshots"])
         and all(
             isinstance(index, int)
             and isinstance(snapshot, dict)
             and isinstance(snapshot.get("ktau"), float)
-            and _is_state_dict(snapshot.get("state_dict"))
+            and is_state_dict(snapshot.get("state_dict"))
             for index, snapshot in content["snapshots"].items()
         )
     )
@@ -212,11 +225,12 @@ def _is_reference(content):
         isinstance(content, dict)
         and bool(content)
         and all(isinstance(ktau, float) for ktau in content)  # a NumPy float is one
-        and all(map(_is_state_dict, content.values()))
+        and all(map(is_state_dict, content.values()))
     )
 
 
-def _is_state_dict(content):
+def is_state_dict(content):
+    """Whether this is a dictionary of tensors."""
     return isinstance(content, dict) and all(map(torch.is_tensor, content.values()))
 
 
@@ -241,9 +255,14 @@ def pick(path, content, index=None):
     """The same, of the content of `path`, which `load` has read."""
     index = _held(path, content, content["index"] if index is None else index)
     snapshot = content["snapshots"][index]
-    expected = {name: value.shape for name, value in Predictor().state_dict().items()}
-    if {name: value.shape for name, value in snapshot["state_dict"].items()} != expected:
-        raise CheckpointError(f"{path}: snapshot {index} is of another network: expected the predictor's parameters")
-    if not all(value.is_floating_point() and value.isfinite().all() for value in snapshot["state_dict"].values()):
-        raise CheckpointError(f"{path}: snapshot {index} holds weights that are no finite numbers: choose another")
+    check_weights(path, f"snapshot {index}", snapshot["state_dict"])
     return Chosen(index, snapshot["ktau"], snapshot["state_dict"])
+
+
+def check_weights(path, name, state_dict):
+    """Raise CheckpointError unless a dictionary of tensors, called `name`, is a state dict of Predictor, all finite."""
+    expected = {name: value.shape for name, value in Predictor().state_dict().items()}
+    if {name: value.shape for name, value in state_dict.items()} != expected:
+        raise CheckpointError(f"{path}: {name} is of another network: expected the predictor's parameters")
+    if not all(value.is_floating_point() and value.isfinite().all() for value in state_dict.values()):
+        raise CheckpointError(f"{path}: {name} holds weights that are no finite numbers: choose another")

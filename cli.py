@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tasks import TASKS, InputError, find_task, first_line
+from tasks import RECIPES, TASKS, InputError, find_task, first_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,6 +80,25 @@ def add_shared_arguments(parser):
         help=f"only these of {', '.join(task.name for task in TASKS)} (default: all)",
     )
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
+
+
+def add_recipe(parser, kind):
+    """The flag for the recipe and that for the name of what is written, which by default is `kind` and the recipe."""
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="reference",
+        help="the reference's method, or an ensemble, which ranks better (default: reference)",
+    )
+    default = " or ".join(f"{kind}_{recipe.ending}" for recipe in RECIPES.values())
+    parser.add_argument("--save_name", type=file_name, help=f"name of what is written (default: {default})")
+
+
+def choose_recipe(args, kind):
+    """Fill in what the recipe decides: the tasks with its settings, and the name if it was not given."""
+    recipe, names = RECIPES[args.recipe], [task.name for task in args.tasks]
+    args.tasks = tuple(task for task in recipe.tasks if task.name in names)
+    args.save_name = args.save_name or f"{kind}_{recipe.ending}"
 
 
 def choose_folders(args):

@@ -3,9 +3,10 @@
     python main.py                              all eight tasks, the settings of tasks.py
     python main.py --tasks cplfw sop            only these
     python main.py --num_epochs 100 --lr 5e-4   a flag wins over every task's setting
+    python main.py --recipe ensemble            four predictors and a Gaussian process a task, which rank better
 
-Writes results/<task>_final.pth and the curves for TensorBoard in logs/<save_name>/; trained on the surrogate benchmark,
-results/surrogate/<task>_final.pth and logs/surrogate/<save_name>/.
+Writes results/<task>_final.pth, or <task>_ensemble.pth, and the curves for TensorBoard in logs/<save_name>/; trained on
+the surrogate benchmark, results/surrogate/<task>_final.pth and logs/surrogate/<save_name>/.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 
 import cli
-from tasks import InputError, SettingError, Task, settings
+from tasks import MEMBERS, InputError, SettingError, Task, settings
 
 
 def parse_arguments(argv=None):
@@ -28,9 +29,7 @@ def parse_arguments(argv=None):
     parser = cli.Parser(description=__doc__)
     cli.add_shared_arguments(parser)
     cli.add_output(parser, "--log_path", "logs", "folder of the TensorBoard files")
-    parser.add_argument(
-        "--save_name", type=cli.file_name, default="train_final", help="name of the run (default: train_final)"
-    )
+    cli.add_recipe(parser, "train")
     parser.add_argument("--jobs", type=cli.positive, help="tasks trained side by side (default: the cores)")
     parser.add_argument("--keep", type=cli.positive, default=50, help="snapshots kept a task (default: 50)")
     parser.add_argument(
@@ -46,6 +45,10 @@ def parse_arguments(argv=None):
         group.add_argument(f"--{field.name}", help=field.metadata["help"], **how)
     args = parser.parse_args(argv)
     given = {field.name: getattr(args, field.name) for field in fields if getattr(args, field.name) is not None}
+    for name in ("train_ratio", "val_interval"):
+        if args.recipe == "ensemble" and name in given:
+            parser.error(f"--{name}: an ensemble has no validation part")
+    cli.choose_recipe(args, "train")
     try:
         args.tasks = [dataclasses.replace(task, **given) for task in args.tasks]
     except SettingError as error:
@@ -58,47 +61,72 @@ class Outcome:
     """What became of one task: a result, and what went wrong if anything did."""
 
     error: str | None = None
-    best: tuple[float, int] | None = None  # tau, epoch; None where nothing was saved
+    best: tuple[float, int] | None = None  # tau, epoch
     chosen: tuple[int, float] | None = None  # index, tau
+    members: tuple[int, int] | None = None  # an ensemble's, and how many trainings collapsed
     seconds: float = 0.0
+
+    @property
+    def saved(self):
+        """Whether there is a checkpoint."""
+        return bool(self.best or self.members)
 
 
 def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
-    """Train, log and save one predictor; returns its Outcome."""
+    """Train, log and save what scores one task; returns its Outcome."""
     from torch.utils.tensorboard import SummaryWriter
 
     import checkpoint
-    from training import train
 
     began = time.perf_counter()
     logs = Path(args.log_path, args.save_name, task.name)
     earlier = list(logs.glob("*/events.out.tfevents.*"))
-    with (
-        SummaryWriter(logs / "train", flush_secs=1) as train_log,
-        SummaryWriter(logs / "validate", flush_secs=1) as validate_log,
-    ):
+    train, parts = {"reference": (train_one, ("train", "validate")), "ensemble": (train_ensemble, ("train",))}[
+        args.recipe
+    ]
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(SummaryWriter(logs / part, flush_secs=1)) for part in parts]
         rows = "".join(f"| {name} | {value} |\n" for name, value in settings(task).items())
-        train_log.add_text(f"{task.name}/settings", f"| setting | value |\n|---|---|\n{rows}")
+        writers[0].add_text(f"{task.name}/settings", f"| setting | value |\n|---|---|\n{rows}")
 
         def log(epoch, loss, train_ktau, validate_ktau):
-            train_log.add_scalar(f"{task.name}/loss", loss, epoch)
-            train_log.add_scalar(f"{task.name}/ktau", train_ktau, epoch)
+            writers[0].add_scalar(f"{task.name}/loss", loss, epoch)
+            writers[0].add_scalar(f"{task.name}/ktau", train_ktau, epoch)
             if validate_ktau is not None:
-                validate_log.add_scalar(f"{task.name}/ktau", validate_ktau, epoch)
+                writers[1].add_scalar(f"{task.name}/ktau", validate_ktau, epoch)
             on_epoch(epoch, loss, train_ktau, validate_ktau)
 
-        run = train(task, encodings, ranks, args.keep, args.device, log)
+        path = checkpoint.path_of(args.results_path, task, args.recipe)
+        outcome = train(path, task, encodings, ranks, fingerprint, args, log)
+    if outcome.saved:  # the run they belong to is replaced; TensorBoard would draw both as one curve
+        for file in earlier:
+            file.unlink(missing_ok=True)
+    return dataclasses.replace(outcome, seconds=time.perf_counter() - began)
+
+
+def train_one(path, task, encodings, ranks, fingerprint, args, log):
+    """Train one predictor, the reference's recipe, and save it; returns its Outcome."""
+    import checkpoint
+    from training import train
+
+    run = train(task, encodings, ranks, args.keep, args.device, log)
     if not run.snapshots:
         return Outcome(f"stopped: {run.stopped}; nothing was saved")
-    checkpoint.save(checkpoint.path_of(args.results_path, task), run, fingerprint)
-    for file in earlier:  # the run they belong to is replaced; TensorBoard would draw both as one curve
-        file.unlink(missing_ok=True)
+    checkpoint.save(path, run, fingerprint)
     return Outcome(
         run.stopped and f"stopped: {run.stopped}; the snapshots before it were saved",
         best(run.validate_ktau),
         (run.index, run.snapshots[run.index].ktau),
-        time.perf_counter() - began,
     )
+
+
+def train_ensemble(path, task, encodings, ranks, fingerprint, args, log):
+    """Train an ensemble and save it; returns its Outcome."""
+    import ensemble
+
+    trained = ensemble.train(task, encodings, ranks, args.device, log)
+    ensemble.save(path, task, trained, fingerprint)
+    return Outcome(members=(len(trained.members), trained.collapsed))
 
 
 def best(validate_ktau):
@@ -111,15 +139,24 @@ def best(validate_ktau):
 def trained_before(task, fingerprint, args):
     """The Outcome of an earlier training that would only be repeated, or None."""
     import checkpoint
+    import ensemble
 
+    load = {"reference": checkpoint.load, "ensemble": ensemble.load}[args.recipe]
     try:
-        content = checkpoint.load(checkpoint.path_of(args.results_path, task), task)
+        content = load(checkpoint.path_of(args.results_path, task, args.recipe), task)
     except (InputError, OSError):
         return None
     if not checkpoint.is_of(content, task, fingerprint):
         return None
+    if args.recipe == "ensemble":
+        return Outcome(members=(len(content["members"]), content["collapsed"]))
     index = content["index"]
     return Outcome(best=best(content["validate_ktau"]), chosen=(index, content["snapshots"][index]["ktau"]))
+
+
+def epochs(task, args):
+    """How many epochs the training of `task` has in all."""
+    return task.num_epochs * (MEMBERS if args.recipe == "ensemble" else 1)
 
 
 def work(connection, parent, task, encodings, ranks, fingerprint, args):
@@ -130,7 +167,7 @@ def work(connection, parent, task, encodings, ranks, fingerprint, args):
         nonlocal sent
         if os.getppid() != parent:
             os._exit(1)  # the parent was killed: nobody waits for this any more
-        if time.perf_counter() - sent > 0.1 or epoch % args.log_interval == 0 or epoch == task.num_epochs:
+        if time.perf_counter() - sent > 0.1 or epoch % args.log_interval == 0 or epoch == epochs(task, args):
             sent = time.perf_counter()
             connection.send((epoch, *values))
 
@@ -184,14 +221,15 @@ def train_side_by_side(queue, jobs, device):
 class Progress:
     """A bar a task on a terminal; elsewhere a line a task every so many epochs."""
 
-    def __init__(self, tasks, log_interval):
+    def __init__(self, epochs, log_interval):
+        """epochs: how many each task has, by its name."""
         from tqdm import tqdm
 
-        self.interval, self.epochs, self.bars = log_interval, {task.name: task.num_epochs for task in tasks}, {}
+        self.interval, self.epochs, self.bars = log_interval, epochs, {}
         if sys.stderr.isatty():
-            for position, task in enumerate(tasks):
-                form = f"{task.name:<10} {{n_fmt:>4}}/{{total_fmt}} {{bar:20}} {{desc}}"
-                self.bars[task.name] = tqdm(total=task.num_epochs, position=position, bar_format=form)
+            for position, (name, total) in enumerate(epochs.items()):
+                form = f"{name:<10} {{n_fmt:>4}}/{{total_fmt}} {{bar:20}} {{desc}}"
+                self.bars[name] = tqdm(total=total, position=position, bar_format=form)
 
     def epoch(self, name, epoch, loss, train_ktau, validate_ktau):
         """What is known of a task after an epoch."""
@@ -210,10 +248,16 @@ class Progress:
             bar.close()
 
 
-def table(outcomes):
-    """The results as text, a line a task, and their mean."""
+def table(outcomes, args):
+    """The results as text, a line a task; of the reference's recipe their mean, too."""
+    done = {name: outcome for name, outcome in outcomes.items() if outcome.saved}
+    if args.recipe == "ensemble":
+        lines = [f"{'task':<10}  members  collapsed trainings  seconds"]
+        for name, outcome in done.items():
+            members, collapsed = outcome.members
+            lines.append(f"{name:<10}  {members:7}  {collapsed:19}  {outcome.seconds:7.1f}")
+        return "\n".join(lines)
     lines = [f"{'task':<10}  best tau @ epoch  snapshot     tau  seconds"]
-    done = {name: outcome for name, outcome in outcomes.items() if outcome.best}
     for name, outcome in done.items():
         (best, epoch), (index, ktau) = outcome.best, outcome.chosen
         lines.append(f"{name:<10}  {best:8.4f} @ {epoch:<5}  {index:8}  {ktau:6.4f}  {outcome.seconds:7.1f}")
@@ -230,6 +274,7 @@ def main():
     import torch.utils.tensorboard  # noqa: F401
 
     import checkpoint
+    import ensemble
     from dataset import TRAIN_FILE, encode, load_train
     from training import check_sizes
 
@@ -237,7 +282,10 @@ def main():
     cli.choose_folders(args)
     path = Path(args.data_path, TRAIN_FILE)
     architectures, ranks = load_train(path)
-    trained = {task: check_sizes(task, len(architectures)) for task in args.tasks}
+    if args.recipe == "ensemble":
+        trained = {task: ensemble.check_size(task, len(architectures)) for task in args.tasks}
+    else:
+        trained = {task: check_sizes(task, len(architectures)) for task in args.tasks}
     for folder in (args.results_path, args.log_path):
         cli.make_folder(folder)
     encodings, fingerprint = encode(architectures), checkpoint.fingerprint(path)
@@ -249,12 +297,13 @@ def main():
         print(f"already trained on {path} with these settings and versions: {', '.join(outcomes) or 'no task'}")
     tasks = [task for task in args.tasks if task.name not in outcomes]
     # The longest first: the short ones fill the gaps at the end.
-    steps = {task: task.num_epochs * (trained[task] // task.batch_size) for task in tasks}
+    steps = {task: epochs(task, args) * (trained[task] // task.batch_size) for task in tasks}
     queue = [
         (task, encodings, ranks[task.name], fingerprint, args) for task in sorted(tasks, key=steps.get, reverse=True)
     ]
-    print(f"training {len(queue)} predictors on the {len(architectures)} architectures of {path}", flush=True)
-    progress, interrupted = Progress(tasks, args.log_interval), False
+    what = "ensembles" if args.recipe == "ensemble" else "predictors"
+    print(f"training {len(queue)} {what} on the {len(architectures)} architectures of {path}", flush=True)
+    progress, interrupted = Progress({task.name: epochs(task, args) for task in tasks}, args.log_interval), False
     try:
         with contextlib.closing(train_side_by_side(queue, args.jobs or cli.cores(), args.device)) as messages:
             for name, message in messages:
@@ -266,7 +315,7 @@ def main():
         interrupted = True
     progress.close()
     outcomes = {task.name: outcomes[task.name] for task in args.tasks if task.name in outcomes}
-    print(table(outcomes))
+    print(table(outcomes, args))
     for name, outcome in outcomes.items():
         if outcome.error:
             print(f"main.py: {name}: {outcome.error}", file=sys.stderr)

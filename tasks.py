@@ -5,7 +5,8 @@ Importing this module costs nothing (no torch), so that the command line can ans
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 
 class InputError(ValueError):
@@ -73,6 +74,23 @@ TASKS = (
     Task("veriwild", 1e-3, 6e-4, 32, 0.8, 3, 0.5, True, 1, -43),
     Task("sop", 1e-3, 6e-4, 50, 0.8, 4, 0.5, True, 1, -4),
 )
+
+# The members of an ensemble (ensemble.py): settings found by cross-validation, the same for every task.
+MEMBERS = 4
+ENSEMBLE = tuple(
+    replace(task, lr=1e-3, weight_decay=6e-4, batch_size=25, dropout_ratio=0.5, cos=True, seed=0, num_epochs=120)
+    for task in TASKS
+)
+
+
+class Recipe(NamedTuple):
+    """A way to score a task: the settings it trains with, and what the names of its files end in."""
+
+    tasks: tuple
+    ending: str
+
+
+RECIPES = {"reference": Recipe(TASKS, "final"), "ensemble": Recipe(ENSEMBLE, "ensemble")}
 
 
 def find_task(name):

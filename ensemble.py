@@ -1,0 +1,153 @@
+"""The recommended recipe: four predictors and a Gaussian process a task, averaged.
+
+Where the reference trusts one snapshot and its tau on 50 to 150 architectures, here nothing is chosen by validation:
+all architectures train, and four predictors that differ in their seed, each at its last epoch, are averaged with a
+Gaussian process on the same choices. tools/crossval.py measures what that is worth.
+"""
+
+import json
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import checkpoint
+import gaussian_process
+from dataset import encode
+from metrics import kendall_tau, nan_below, ranks
+from network import one_thread
+from scoring import CHUNK, score
+from tasks import MEMBERS, SettingError, settings
+from training import Trainer
+
+ATTEMPTS = 4  # trainings a member at most
+# A member whose tau on the architectures it was trained on is below this part of the Gaussian process's has collapsed,
+# wholly or half, and is trained again. Measured on 495 trainings: collapsed ones reached 0.47 of it, all others 0.76.
+COLLAPSED = 0.65
+
+
+class Ensemble(NamedTuple):
+    """What scores one task."""
+
+    matrix: torch.Tensor  # (75, 75), the Gaussian process's
+    members: list  # state dicts of Predictor
+    means: torch.Tensor  # (1 + members,): of each one's scores on the training architectures, the process first
+    deviations: torch.Tensor  # (1 + members,): their standard deviations
+    collapsed: int  # how many trainings were given up
+
+
+def check_size(task, n):
+    """Return n, how many architectures train; raises SettingError where they do not fill a batch."""
+    if n < task.batch_size:
+        raise SettingError(f"{task.name}: {n} architectures are fewer than a batch of {task.batch_size}")
+    return n
+
+
+@one_thread()
+@torch.no_grad()
+def train(task, encodings, labels, device="cpu", on_epoch=None):
+    """Train the ensemble of a task, of tasks.ENSEMBLE.
+
+    encodings: (n, 37, 10) float32 tensor; labels: n ranks; on_epoch: called as on_epoch(epoch, loss, train tau, None),
+    epochs counted over the members. Returns an Ensemble; a member that collapses ATTEMPTS times is left out. Seeds
+    torch's global generator. Raises SettingError where the architectures are fewer than a batch or all ranks the same.
+    """
+    check_size(task, len(labels))
+    if len(set(labels)) == 1:
+        raise SettingError(
+            f"{task.name}: all {len(labels)} architectures have the same rank: there is no order to learn"
+        )
+    true = torch.as_tensor(labels)[None]
+    matrix = gaussian_process.fit(encodings, labels)
+    fitted = [gaussian_process.predict([matrix], encodings.double())[0]]
+    least = COLLAPSED * kendall_tau(fitted[0][None], true).item()
+    members, collapsed = [], 0
+    for member in range(MEMBERS):
+        for attempt in range(ATTEMPTS):
+            seeded = replace(task, seed=task.seed + member + 1000 * attempt)
+            trainer = Trainer(seeded, encodings, labels, len(labels), device)
+            for epoch in range(1, task.num_epochs + 1):
+                trainer.epoch()
+                if on_epoch:
+                    on_epoch(member * task.num_epochs + epoch, trainer.loss(), trainer.training.ktau(), None)
+            scores = trainer.predictor.eval()(encodings.to(device)).cpu().double()
+            if nan_below(kendall_tau(scores[None], true).item()) >= least:
+                members.append(trainer.state_dict(trainer.step.parameters))
+                fitted.append(scores)
+                break
+            collapsed += 1
+    fitted = torch.stack(fitted)
+    return Ensemble(matrix, members, fitted.mean(1), fitted.std(1), collapsed)
+
+
+@one_thread()
+def opinions(ensembles, architectures, device="cpu"):
+    """What the Gaussian process and each member think of n architecture strings.
+
+    Returns for every ensemble (1 + members, n) float32, the process first: their scores in standard deviations from
+    their mean on the training architectures. Raises DataError for a string outside the search space.
+    """
+    state_dicts = [member for ensemble in ensembles for member in ensemble.members]
+    scores = score(state_dicts, architectures, device) if state_dicts else torch.empty(0, len(architectures))
+    processes = torch.empty(len(ensembles), len(architectures))
+    for start in range(0, len(architectures), CHUNK):
+        chunk = encode(architectures[start : start + CHUNK])
+        processes[:, start : start + CHUNK] = gaussian_process.predict([e.matrix for e in ensembles], chunk)
+    members = scores.split([len(ensemble.members) for ensemble in ensembles])
+    return [
+        torch.cat([process[None], scores]).sub_(e.means[:, None]).div_(e.deviations[:, None])
+        for e, process, scores in zip(ensembles, processes, members, strict=True)
+    ]
+
+
+def combine(opinion):
+    """(1 + members, n), one of `opinions` -> (n,) scores: half the Gaussian process, half the members' mean."""
+    return (opinion[0] + opinion[1:].mean(0)) / 2 if len(opinion) > 1 else opinion[0]
+
+
+def uncertainty(opinion):
+    """(1 + members, n), one of `opinions` -> (n,) float64: the standard deviation of each architecture's rank."""
+    return np.std([ranks(row) for row in opinion], axis=0)
+
+
+def save(path, task, ensemble, data_fingerprint):
+    """Write the ensemble of `task`; raises OSError."""
+    about = {"task": settings(task), "data": data_fingerprint, "versions": checkpoint.versions(), "stopped": None}
+    checkpoint.write(path, about | ensemble._asdict())
+
+
+def load(path, task):
+    """The content of the ensemble's checkpoint of `task`, a dictionary. Raises CheckpointError, OSError."""
+    content = checkpoint.read(path, task)
+    lists = checkpoint.is_named(content) and isinstance(content.get("members"), list)
+    if not (lists and isinstance(content.get("collapsed"), int)):
+        raise checkpoint.CheckpointError(f"{path}: not an ensemble's checkpoint: main.py --recipe ensemble writes one")
+    checkpoint.check_name(path, content, task)
+    size = len(content["members"]) + 1
+    for name, shape in (("matrix", (75, 75)), ("means", (size,)), ("deviations", (size,))):
+        value = content.get(name)
+        if not (torch.is_tensor(value) and value.shape == shape and value.isfinite().all()):
+            raise checkpoint.CheckpointError(f"{path}: {name}: expected {' x '.join(map(str, shape))} finite numbers")
+    for i, member in enumerate(content["members"]):
+        if not checkpoint.is_state_dict(member):
+            raise checkpoint.CheckpointError(f"{path}: member {i}: expected a state dict")
+        checkpoint.check_weights(path, f"member {i}", member)
+    return content
+
+
+def pick(content):
+    """The Ensemble in a checkpoint's content."""
+    return Ensemble(*(content[name] for name in Ensemble._fields))
+
+
+def write_uncertainty(path, content, tasks, opinions):
+    """Write {key: {"arch": string, "<task>_rank_std": number, ...}}, each `uncertainty` in ranks; raises OSError.
+
+    content: the test file's, as dataset.load_test returns it; opinions: one for each of `tasks`.
+    """
+    entries = {key: {"arch": entry["arch"]} for key, entry in content.items()}
+    for task, opinion in zip(tasks, opinions, strict=True):
+        for entry, deviation in zip(entries.values(), uncertainty(opinion).round(1).tolist(), strict=True):
+            entry[f"{task.rank_key}_std"] = deviation
+    checkpoint.write_whole(path, json.dumps(entries).encode())
