@@ -33,6 +33,7 @@ def _checked(convert, valid, expected):
 
 
 positive = _checked(int, lambda n: n > 0, "an integer above 0")
+seed = _checked(int, lambda n: 0 <= n < 2**32, "an integer from 0 to 2**32 - 1")
 file_name = _checked(
     str,
     lambda s: s not in ("", ".", "..") and not set(s) & set("/\\\0"),
@@ -67,9 +68,15 @@ def add_output(parser, flag, name, help):
 
 def add_shared_arguments(parser):
     """The flags that training and scoring have in common; choose_folders fills in the folders that are not given."""
+    add_data(parser)
+    add_output(parser, "--results_path", "results", "folder of the checkpoints")
+    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
+
+
+def add_data(parser):
+    """The flags for the data and its tasks."""
     default = f"{own_folder('data')}; where it lacks them the surrogate benchmark, {own_folder('data', 'surrogate')}"
     parser.add_argument("--data_path", metavar="FOLDER", help=f"folder of the competition's files (default: {default})")
-    add_output(parser, "--results_path", "results", "folder of the checkpoints")
     parser.add_argument(
         "--tasks",
         nargs="+",
@@ -79,7 +86,6 @@ def add_shared_arguments(parser):
         metavar="TASK",
         help=f"only these of {', '.join(task.name for task in TASKS)} (default: all)",
     )
-    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
 def add_recipe(parser, kind):

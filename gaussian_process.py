@@ -20,6 +20,16 @@ ALIKE = [[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 2.0]]
 ITERATIONS = 30
 
 
+def choices(encodings):
+    """(n, 37, 10) encodings -> (n, 75): the one-hot choices, all 0 in a layer that is absent."""
+    return encodings.flatten(1)[:, CHOICES]
+
+
+def quantiles(ranks):
+    """The normal quantiles of n ranks, equal where they are: (n,) float64 tensor."""
+    return torch.from_numpy(ndtri((rankdata(ranks) - 0.5) / len(ranks)))
+
+
 def fit(encodings, ranks):
     """Fit ranks by maximum marginal likelihood (Rasmussen and Williams, Gaussian Processes for ML, 2006, chapter 5).
 
@@ -34,8 +44,7 @@ def fit(encodings, ranks):
     with the one-hot choices x is x A x + constant, since all the covariance knows is single choices and pairs of them.
     """
     n = len(ranks)
-    z = torch.from_numpy(ndtri((rankdata(ranks) - 0.5) / n))
-    x = encodings.double().flatten(1)[:, CHOICES]
+    z, x = quantiles(ranks), choices(encodings).double()
     centre = x.mean(0)
     d, alike = x - centre, torch.kron(torch.eye(COUNT), torch.tensor(ALIKE)).double()
 
@@ -71,5 +80,5 @@ def fit(encodings, ranks):
 
 def predict(matrices, encodings):
     """The posterior means, up to a constant, of k matrices that `fit` returned: (k, n) for n encodings (n, 37, 10)."""
-    x = encodings.flatten(1)[:, CHOICES]
+    x = choices(encodings)
     return torch.stack([((x @ matrix.to(x.dtype)) * x).sum(1) for matrix in matrices])
