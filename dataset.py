@@ -38,6 +38,10 @@ for _position in range(LENGTH):
         COLUMNS[_position, ord(_character)] = _column
 
 
+# The places of a flattened encoding that are not 0 in every architecture: of depth, and in each layer of the heads, the
+# MLP ratio and the embedding. They say all there is to say.
+USED = [WIDTH * row + column for row in range(LENGTH) for column in range(WIDTH) if column in COLUMNS[row]]
+
 ONE_HOT = np.eye(WIDTH + 1, WIDTH, dtype=np.float32)  # its last row, which ABSENT = -1 picks, is zero
 
 

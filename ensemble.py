@@ -14,10 +14,10 @@ import torch
 
 import checkpoint
 import gaussian_process
-from dataset import encode
+from dataset import USED
 from metrics import kendall_tau, nan_below, ranks
 from network import one_thread
-from scoring import CHUNK, score
+from scoring import evaluate, networks
 from tasks import MEMBERS, SettingError, settings
 from training import Trainer
 
@@ -30,7 +30,7 @@ COLLAPSED = 0.65
 class Ensemble(NamedTuple):
     """What scores one task."""
 
-    matrix: torch.Tensor  # (75, 75), the Gaussian process's
+    matrix: torch.Tensor  # (87, 87), the Gaussian process's
     members: list  # state dicts of Predictor
     means: torch.Tensor  # (1 + members,): of each one's scores on the training architectures, the process first
     deviations: torch.Tensor  # (1 + members,): their standard deviations
@@ -59,8 +59,9 @@ def train(task, encodings, labels, device="cpu", on_epoch=None):
             f"{task.name}: all {len(labels)} architectures have the same rank: there is no order to learn"
         )
     true = torch.as_tensor(labels)[None]
-    matrix = gaussian_process.fit(encodings, labels)
-    fitted = [gaussian_process.predict([matrix], encodings.double())[0]]
+    x = encodings.flatten(1)[:, USED].double()
+    matrix = gaussian_process.fit(x, labels)
+    fitted = list(gaussian_process.predict([matrix], x))
     least = COLLAPSED * kendall_tau(fitted[0][None], true).item()
     members, collapsed = [], 0
     for member in range(MEMBERS):
@@ -82,22 +83,25 @@ def train(task, encodings, labels, device="cpu", on_epoch=None):
 
 
 @one_thread()
+@torch.inference_mode()
 def opinions(ensembles, architectures, device="cpu"):
     """What the Gaussian process and each member think of n architecture strings.
 
     Returns for every ensemble (1 + members, n) float32, the process first: their scores in standard deviations from
     their mean on the training architectures. Raises DataError for a string outside the search space.
     """
-    state_dicts = [member for ensemble in ensembles for member in ensemble.members]
-    scores = score(state_dicts, architectures, device) if state_dicts else torch.empty(0, len(architectures))
-    processes = torch.empty(len(ensembles), len(architectures))
-    for start in range(0, len(architectures), CHUNK):
-        chunk = encode(architectures[start : start + CHUNK])
-        processes[:, start : start + CHUNK] = gaussian_process.predict([e.matrix for e in ensembles], chunk)
-    members = scores.split([len(ensemble.members) for ensemble in ensembles])
+    members = [member for ensemble in ensembles for member in ensemble.members]
+    matrices = [ensemble.matrix.float().to(device) for ensemble in ensembles]
+    scores_of = networks(members, device) if members else lambda x: x.new_empty(0, len(x))
+
+    def both(x):
+        return torch.cat([gaussian_process.predict(matrices, x), scores_of(x)])
+
+    scores = evaluate(both, len(matrices) + len(members), architectures, device)
+    processes, *members = scores.split([len(matrices)] + [len(ensemble.members) for ensemble in ensembles])
     return [
-        torch.cat([process[None], scores]).sub_(e.means[:, None]).div_(e.deviations[:, None])
-        for e, process, scores in zip(ensembles, processes, members, strict=True)
+        torch.cat([process[None], rows]).sub_(ensemble.means[:, None]).div_(ensemble.deviations[:, None])
+        for ensemble, process, rows in zip(ensembles, processes, members, strict=True)
     ]
 
 
@@ -125,7 +129,7 @@ def load(path, task):
         raise checkpoint.CheckpointError(f"{path}: not an ensemble's checkpoint: main.py --recipe ensemble writes one")
     checkpoint.check_name(path, content, task)
     size = len(content["members"]) + 1
-    for name, shape in (("matrix", (75, 75)), ("means", (size,)), ("deviations", (size,))):
+    for name, shape in (("matrix", (87, 87)), ("means", (size,)), ("deviations", (size,))):
         value = content.get(name)
         if not (torch.is_tensor(value) and value.shape == shape and value.isfinite().all()):
             raise checkpoint.CheckpointError(f"{path}: {name}: expected {' x '.join(map(str, shape))} finite numbers")

@@ -5,23 +5,15 @@ import json
 import torch
 
 from checkpoint import write_whole
-from dataset import COLUMNS, LENGTH, WIDTH, encode
+from dataset import USED, encode
 from metrics import ranks
 from network import Predictor, one_thread
 
 CHUNK = 4096  # architectures encoded at a time: memory stays small, the matrices stay large
-# The places of a flattened encoding that are not zero in every architecture.
-USED = [WIDTH * row + column for row in range(LENGTH) for column in range(WIDTH) if column in COLUMNS[row]]
 
 
-@one_thread()
-@torch.inference_mode()
-def score(state_dicts, architectures, device="cpu"):
-    """Score n architecture strings with k predictors in eval mode.
-
-    state_dicts: k state dicts of Predictor. Returns (k, n) float32. Memory beyond the scores does not grow with n.
-    Raises DataError for a string outside the search space.
-    """
+def networks(state_dicts, device="cpu"):
+    """k state dicts of Predictor -> a function from x, the (n, 87) USED part of n encodings, to (k, n) scores."""
     predictors = []
     for state_dict in state_dicts:
         predictors.append(Predictor())
@@ -36,16 +28,37 @@ def score(state_dicts, architectures, device="cpu"):
     layers[:2] = [((weight0 @ weight1)[:, USED], (position @ weight0 + bias0) @ weight1 + bias1)]
     layers = [(weight.float().to(device), bias.float().to(device)) for weight, bias in layers]
 
-    scores = torch.empty(len(predictors), len(architectures))
-    for start in range(0, len(architectures), CHUNK):
-        chunk = architectures[start : start + CHUNK]
-        hidden = encode(chunk).flatten(1)[:, USED].to(device).expand(len(predictors), -1, -1)  # (k, chunk, 87)
+    def scores(x):
+        hidden = x.expand(len(predictors), -1, -1)
         for i, (weight, bias) in enumerate(layers):
             hidden = torch.baddbmm(bias, hidden, weight)
             if i < len(layers) - 1:
                 hidden.relu_()
-        scores[:, start : start + CHUNK] = hidden.squeeze(2)
+        return hidden.squeeze(2)
+
     return scores
+
+
+def evaluate(function, k, architectures, device="cpu"):
+    """(k, n) float32: what `function`, from (m, 87) to (k, m), makes of the USED encodings of n architecture strings.
+
+    Memory beyond the result does not grow with n. Raises DataError for a string outside the search space.
+    """
+    scores = torch.empty(k, len(architectures))
+    for start in range(0, len(architectures), CHUNK):
+        x = encode(architectures[start : start + CHUNK]).flatten(1)[:, USED].to(device)
+        scores[:, start : start + CHUNK] = function(x)
+    return scores
+
+
+@one_thread()
+@torch.inference_mode()
+def score(state_dicts, architectures, device="cpu"):
+    """Score n architecture strings with k predictors in eval mode: (k, n) float32.
+
+    state_dicts: k state dicts of Predictor. Memory and errors as `evaluate`.
+    """
+    return evaluate(networks(state_dicts, device), len(state_dicts), architectures, device)
 
 
 def write_submission(name, content, tasks, scores):

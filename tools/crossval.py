@@ -48,11 +48,13 @@ def snapshots(place, encodings, ranks, architectures):
 def ridge(place, encodings, ranks, architectures):
     """What ridge regression makes of n `architectures`: {"ridge": (n,) scores}."""
     from dataset import encode
-    from gaussian_process import choices, quantiles
+    from gaussian_process import quantiles
     from tools.surrogate import ridge
 
-    predict, _ = ridge(choices(encodings).double().numpy(), quantiles(ranks).numpy())
-    return {"ridge": predict(choices(encode(architectures)).double().numpy())}
+    # Without the last column, the embedding: it is no choice.
+    rest, test = (part[:, :, :-1].flatten(1).double().numpy() for part in (encodings, encode(architectures)))
+    predict, _ = ridge(rest, quantiles(ranks).numpy())
+    return {"ridge": predict(test)}
 
 
 def ensembles(place, encodings, ranks, architectures):
