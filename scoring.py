@@ -5,11 +5,11 @@ import json
 import torch
 
 from checkpoint import write_whole
-from dataset import USED, encode
+from dataset import DEPTHS, USED, encode
 from metrics import ranks
 from network import Predictor, one_thread
 
-CHUNK = 4096  # architectures encoded at a time: memory stays small, the matrices stay large
+CHUNK = 1024  # architectures encoded at a time: few enough for the cache
 
 
 def networks(state_dicts, device="cpu"):
@@ -18,23 +18,24 @@ def networks(state_dicts, device="cpu"):
     for state_dict in state_dicts:
         predictors.append(Predictor())
         predictors[-1].load_state_dict(state_dict)
-    layers = [
-        (torch.stack([linear.weight.t() for linear in layer]), torch.stack([linear.bias[None] for linear in layer]))
-        for layer in zip(*(predictor.double().linears() for predictor in predictors), strict=True)
-    ]
+    weights, biases = [], []
+    for layer in zip(*(predictor.double().linears() for predictor in predictors), strict=True):
+        weights.append(torch.stack([linear.weight.t() for linear in layer]))  # (k, in, out)
+        biases.append(torch.stack([linear.bias[None] for linear in layer]))  # (k, 1, out)
     # Nothing but sums lies between the encoding and the second linear layer's output: one map, merged in float64.
-    (weight0, bias0), (weight1, bias1) = layers[:2]
     position = torch.stack([predictor.pos(torch.zeros(1, 37, 10)).flatten(1) for predictor in predictors]).double()
-    layers[:2] = [((weight0 @ weight1)[:, USED], (position @ weight0 + bias0) @ weight1 + bias1)]
-    layers = [(weight.float().to(device), bias.float().to(device)) for weight, bias in layers]
+    bias = (position @ weights[0] + biases[0]) @ weights[1] + biases[1]
+    merged = (weights[0] @ weights[1])[:, USED]
+    merged[:, : len(DEPTHS)] += bias  # every architecture has one depth: adding to all three is adding a bias, but free
+    merged, *weights = (weight.float().to(device) for weight in (merged, *weights[2:]))
+    biases = [bias.float().to(device) for bias in biases[2:]]
 
     def scores(x):
-        hidden = x.expand(len(predictors), -1, -1)
-        for i, (weight, bias) in enumerate(layers):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if i < len(layers) - 1:
-                hidden.relu_()
-        return hidden.squeeze(2)
+        hidden = torch.bmm(x.expand(len(predictors), -1, -1), merged).relu_()
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            hidden = torch.baddbmm(bias, hidden, weight).relu_()
+        # Transposed: a product with one row is faster than one with one column.
+        return torch.baddbmm(biases[-1], weights[-1].transpose(1, 2), hidden.transpose(1, 2)).squeeze(1)
 
     return scores
 
