@@ -48,7 +48,7 @@ def fit(x, ranks):
         metric = BLOCKS * point[CHOICE].exp()
         first = d @ metric @ d.T
         y = torch.expm1(c * z) / c
-        return metric, pair, first + pair * first**2 + noise * torch.eye(n), y - y.mean()
+        return metric, pair, first + pair * first**2 + noise * torch.eye(n, dtype=x.dtype), y - y.mean()
 
     def negative_log_likelihood(numbers):
         """And its gradient. A weak prior holds the warp near 0; its Jacobian is 1, since the quantiles sum to 0."""
