@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import checkpoint
 import dataset
+import ensemble
 import main
 import training
 from metrics import ranks
@@ -52,6 +53,43 @@ def test_training_then_scoring(script, data_folder, tmp_path):
         for entry in content.values():
             del entry[task.rank_key]
     assert submission == content
+
+
+def test_training_then_scoring_an_ensemble(script, data_folder, tmp_path):
+    shared = ("--data_path", data_folder, "--results_path", "r", "--recipe", "ensemble", "--tasks", "sop", "cplfw")
+    flags = (*shared, "--log_path", "l", "--num_epochs", 15, "--batch_size", 8, "--lr", 3e-3)
+    flags += ("--dropout_ratio", 0.1, "--resume")
+    trained = script("main.py", *flags)
+    assert trained.returncode == 0, trained.stderr
+    lines = trained.stdout.splitlines()
+    assert sum("epoch   60/60" in line for line in lines) == 2
+    assert [line.split()[:2] for line in lines[-3:]] == [["task", "members"], ["cplfw", "4"], ["sop", "4"]]
+    assert sorted(weights(tmp_path / "r")) == ["cplfw_ensemble.pth", "sop_ensemble.pth"]
+    events = EventAccumulator(str(tmp_path / "l" / "train_ensemble" / "sop" / "train")).Reload()
+    assert [event.step for event in events.Scalars("sop/ktau")] == list(range(1, 61))
+    assert not (tmp_path / "l" / "train_ensemble" / "sop" / "validate").exists()
+
+    before = weights(tmp_path / "r")
+    again = script("main.py", *flags)
+    assert "already trained on" in again.stdout and "versions: cplfw, sop" in again.stdout
+    assert "training 0 ensembles" in again.stdout
+    assert weights(tmp_path / "r") == before
+
+    scored = script("test.py", *shared, "--uncertainty", "u.json")
+    assert scored.returncode == 0, scored.stderr
+    submission = json.loads((tmp_path / "Track2_submitA_test_ensemble.json").read_text())
+    deviations = json.loads((tmp_path / "u.json").read_text())
+    assert list(submission) == list(deviations)
+    architectures = [entry["arch"] for entry in submission.values()]
+    assert [entry["arch"] for entry in deviations.values()] == architectures
+    for task in (find_task("sop"), find_task("cplfw")):
+        content = ensemble.load(tmp_path / "r" / f"{task.name}_ensemble.pth", task)
+        (opinion,) = ensemble.opinions([ensemble.pick(content)], architectures)
+        assert [entry[task.rank_key] for entry in submission.values()] == ranks(ensemble.combine(opinion)).tolist()
+        written = [entry[f"{task.rank_key}_std"] for entry in deviations.values()]
+        assert written == pytest.approx(ensemble.uncertainty(opinion), abs=0.051)
+        assert max(written) > 1
+    assert all(entry["veri_rank"] == -1 for entry in submission.values())
 
 
 def test_results_do_not_depend_on_jobs(script, data_folder, tmp_path):
@@ -160,6 +198,7 @@ TOOLS = (
     "tools/publish.py",
     "tools/plot.py",
     "tools/bench.py",
+    "tools/crossval.py",
 )
 
 
@@ -188,6 +227,18 @@ def test_help_and_wrong_flags_answer_without_torch(name, flags):
             ("--data_path", ".", "--results_path", "nowhere"),
             "test.py: nowhere/cplfw_final.pth: there is no checkpoint of cplfw",
         ),
+        ("main.py", ("--recipe", "best"), "main.py: argument --recipe: invalid choice: 'best'"),
+        ("main.py", ("--recipe", "ensemble", "--train_ratio", "0.5"), "main.py: --train_ratio: an ensemble has no"),
+        ("main.py", ("--recipe", "ensemble", "--val_interval", "2"), "main.py: --val_interval: an ensemble has no"),
+        ("test.py", ("--recipe", "ensemble", "--model_path_index", "-1"), "test.py: --model_path_index: an ensemble"),
+        ("test.py", ("--uncertainty", "u.json"), "test.py: --uncertainty: only with --recipe ensemble"),
+        (
+            "test.py",
+            ("--data_path", ".", "--results_path", "nowhere", "--recipe", "ensemble"),
+            "test.py: nowhere/cplfw_ensemble.pth: there is no checkpoint of cplfw",
+        ),
+        ("tools/crossval.py", ("--seed", "-1"), "crossval.py: argument --seed: '-1': expected an integer from 0"),
+        ("tools/crossval.py", ("--recipes", "gp"), "crossval.py: argument --recipes: invalid choice: 'gp'"),
         ("test.py", ("--model_path_index", "best"), "test.py: argument --model_path_index: invalid int value"),
     ],
 )
