@@ -4,12 +4,14 @@ The reference's files are read too: pickles of {validation tau: state dict}.
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import io
 import os
 import pickle
 import platform
+import warnings
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -33,12 +35,23 @@ def path_of(folder, task, recipe="reference"):
 
 def fingerprint(path):
     """The sha256 of a file, hexadecimal: which data a checkpoint was trained on."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(read_whole(path)).hexdigest()
 
 
 def versions():
     """The versions that a training's last bits depend on."""
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+
+
+def read_whole(path):
+    """The bytes of the file `path`; raises OSError, for a pipe or a device too: it may never end."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # opening a folder says what it is
+        raise OSError(errno.EINVAL, "a pipe or a device: expected a file", str(path))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_whole(path, data):
@@ -109,7 +122,7 @@ def is_of(content, task, data_fingerprint):
         content["task"] == settings(task)
         and content.get("data") == data_fingerprint
         and content.get("versions") == versions()
-        and content.get("stopped") is None
+        and content.get("stopped", "not said") is None
     )
 
 
@@ -147,12 +160,13 @@ NUMPY_FLOAT = [
 def read(path, task):
     """The content of `path`, the checkpoint of `task`; nothing in it is run. Raises CheckpointError, OSError."""
     try:
-        data = Path(path).read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no checkpoint of {task.name}: train it first") from None
     _check_archive(path, data)
     try:
-        with torch.serialization.safe_globals(NUMPY_FLOAT):
+        with torch.serialization.safe_globals(NUMPY_FLOAT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is unusual in a file; it is refused, or no matter
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its message is long, and tells how to run what is in the file
         raise CheckpointError(f"{path}: not a checkpoint: damaged, or it holds more than tensors and numbers") from None
@@ -230,8 +244,19 @@ def _is_reference(content):
 
 
 def is_state_dict(content):
-    """Whether this is a dictionary of tensors."""
-    return isinstance(content, dict) and all(map(torch.is_tensor, content.values()))
+    """Whether this is a dictionary of tensors as a predictor has them."""
+    return isinstance(content, dict) and all(map(is_array, content.values()))
+
+
+def is_array(value):
+    """Whether this is a float32 tensor that is neither sparse, nor nested, nor without its numbers."""
+    return (
+        torch.is_tensor(value)
+        and value.dtype == torch.float32
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_nested
+    )
 
 
 class Chosen(NamedTuple):
@@ -264,5 +289,5 @@ def check_weights(path, name, state_dict):
     expected = {name: value.shape for name, value in Predictor().state_dict().items()}
     if {name: value.shape for name, value in state_dict.items()} != expected:
         raise CheckpointError(f"{path}: {name} is of another network: expected the predictor's parameters")
-    if not all(value.is_floating_point() and value.isfinite().all() for value in state_dict.values()):
+    if not all(value.isfinite().all() for value in state_dict.values()):
         raise CheckpointError(f"{path}: {name} holds weights that are no finite numbers: choose another")

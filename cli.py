@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: {describe(InputError(message))} (see --help)\n")
 
 
 def _checked(convert, valid, expected):
@@ -166,7 +166,7 @@ def check_device(name):
     import torch
 
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()  # "meta" holds no numbers
     except Exception as error:
         raise InputError(f"--device {name}: {first_line(error)}") from None
 
@@ -178,17 +178,22 @@ def cores():
 
 def make_folder(path):
     """Make a folder that can be written into; raises OSError."""
-    Path(path).mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "cannot be written to", str(path))
 
 
 def describe(error):
-    """An InputError or OSError in one line, whatever the text from a file in it is."""
-    text = str(error)
+    """An InputError, OSError or MemoryError in one line, whatever the text from a file in it is."""
+    text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    text = _shortened(text)  # the next line would take seconds for the longest
+    return _shortened("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
+def _shortened(text):
     return text if len(text) <= 1000 else f"{text[:500]} ... {text[-400:]}"
 
 
@@ -198,9 +203,17 @@ def run(main):
     Where this Python lacks a package, the script is run again with that of .venv, if there is one.
     """
     name = Path(sys.argv[0]).name
+    for stream in ("stdin", "stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the caller: the next file opened would be taken for it
+            setattr(sys, stream, open(os.devnull, "r+"))  # noqa: SIM115
     try:
-        status = main()
-    except (InputError, OSError) as error:
+        try:
+            status = main()
+        finally:
+            sys.stdout.flush()  # here, where its failing can be said
+    except (InputError, OSError, MemoryError) as error:
+        if isinstance(error, OSError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what failed is not tried again at the exit
         print(f"{name}: {describe(error)}", file=sys.stderr)
         status = 2
     except ModuleNotFoundError as error:

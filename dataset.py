@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from checkpoint import read_whole
 from tasks import TASKS, InputError, find_task, first_line
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
@@ -127,7 +128,7 @@ def _read(path, keys):
         return entry
 
     try:
-        content = json.loads(Path(path).read_text("utf-8"), object_pairs_hook=unique)
+        content = json.loads(read_whole(path).decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
     except json.JSONDecodeError as error:

@@ -17,6 +17,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
 
         path = checkpoint.path_of(args.results_path, task, args.recipe)
         outcome = train(path, task, encodings, ranks, fingerprint, args, log)
+        for writer in writers:
+            writer.flush()  # closing one does not tell whether the last of it was written
     if outcome.saved:  # the run they belong to is replaced; TensorBoard would draw both as one curve
         for file in earlier:
             file.unlink(missing_ok=True)
@@ -142,16 +145,20 @@ def trained_before(task, fingerprint, args):
     import ensemble
 
     load = {"reference": checkpoint.load, "ensemble": ensemble.load}[args.recipe]
+    path = checkpoint.path_of(args.results_path, task, args.recipe)
     try:
-        content = load(checkpoint.path_of(args.results_path, task, args.recipe), task)
+        content = load(path, task)
+        chosen = checkpoint.pick(path, content) if args.recipe == "reference" else None
     except (InputError, OSError):
         return None
     if not checkpoint.is_of(content, task, fingerprint):
         return None
     if args.recipe == "ensemble":
         return Outcome(members=(len(content["members"]), content["collapsed"]))
-    index = content["index"]
-    return Outcome(best=best(content["validate_ktau"]), chosen=(index, content["snapshots"][index]["ktau"]))
+    curve = content.get("validate_ktau")
+    if not (isinstance(curve, list) and curve):
+        return None
+    return Outcome(best=best(curve), chosen=(chosen.index, chosen.ktau))
 
 
 def epochs(task, args):
@@ -162,6 +169,7 @@ def epochs(task, args):
 def work(connection, parent, task, encodings, ranks, fingerprint, args):
     """In a process of its own: train one task and send what happens through `connection`."""
     sent = 0.0
+    threading.excepthook = lambda _: None  # TensorBoard's thread hands its error on to whoever writes next
 
     def on_epoch(epoch, *values):
         nonlocal sent
@@ -174,6 +182,8 @@ def work(connection, parent, task, encodings, ranks, fingerprint, args):
     try:
         outcome = train_task(task, encodings, ranks, fingerprint, args, on_epoch)
     except (InputError, OSError) as error:
+        if isinstance(error, OSError) and not error.filename:  # TensorBoard's does not say where
+            error.filename = str(Path(args.log_path, args.save_name, task.name))
         outcome = Outcome(cli.describe(error))
     connection.send(outcome)
 
@@ -286,9 +296,12 @@ def main():
         trained = {task: ensemble.check_size(task, len(architectures)) for task in args.tasks}
     else:
         trained = {task: check_sizes(task, len(architectures)) for task in args.tasks}
-    for folder in (args.results_path, args.log_path):
+    for folder in (args.results_path, Path(args.log_path, args.save_name)):
         cli.make_folder(folder)
     encodings, fingerprint = encode(architectures), checkpoint.fingerprint(path)
+    shared = [task.name for task in args.tasks if len(set(ranks[task.name].tolist())) < len(architectures)]
+    if shared:
+        print(f"some architectures share a rank, which is allowed: {', '.join(shared)}")
 
     outcomes = {}
     if args.resume:

@@ -4,7 +4,6 @@ Importing this module costs nothing (no torch), so that the command line can ans
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -49,8 +48,8 @@ class Task:
 
     def __post_init__(self):
         for name, allowed, valid in (
-            ("lr", "a number above 0", math.isfinite(self.lr) and self.lr > 0),
-            ("weight_decay", "a number not below 0", math.isfinite(self.weight_decay) and self.weight_decay >= 0),
+            ("lr", "above 0 and at most 1e37, what float32 holds", 0 < self.lr <= 1e37),
+            ("weight_decay", "at least 0 and at most 1e38, what float32 holds", 0 <= self.weight_decay <= 1e38),
             ("batch_size", "at least 2, since the loss compares pairs", self.batch_size >= 2),
             ("train_ratio", "above 0 and below 1", 0 < self.train_ratio < 1),
             ("seed", "from 0 to 2**63 - 1", 0 <= self.seed < 2**63),

@@ -1,6 +1,8 @@
+import argparse
 import dataclasses
 import hashlib
 import math
+import pickle
 import zipfile
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 
 import checkpoint
 import dataset
+import main
 import training
 from network import Predictor
 from tasks import TASKS, find_task, settings
@@ -226,6 +229,51 @@ def test_another_network_is_refused(tmp_path):
         write_reference(path, {np.float64(0.4): changed})
         with pytest.raises(checkpoint.CheckpointError, match="snapshot -1 is of another network"):
             checkpoint.choose(path, TASKS[0])
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is unusual in these tensors
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.to_sparse,
+        torch.Tensor.to_sparse_csr,
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: torch.nested.nested_tensor([weight, weight]),
+    ],
+    ids=("sparse", "csr", "meta", "float8", "complex", "nested"),
+)
+def test_tensors_that_no_predictor_has_are_refused(tmp_path, convert):
+    path, state = tmp_path / "cplfw_final.pth", networks(1)[0]
+    write_reference(path, {np.float64(0.4): {**state, "fc1.weight": convert(state["fc1.weight"])}})
+    with pytest.raises(checkpoint.CheckpointError, match=r"cplfw_final\.pth: not a checkpoint: "):
+        checkpoint.choose(path, TASKS[0])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_bare_pickle_is_refused_without_a_warning(tmp_path, recwarn, protocol):
+    path = tmp_path / "cplfw_final.pth"
+    path.write_bytes(pickle.dumps({0.4: {}}, protocol))
+    with pytest.raises(checkpoint.CheckpointError, match=r"cplfw_final\.pth: not a checkpoint: "):
+        checkpoint.choose(path, TASKS[0])
+    assert not list(recwarn)
+
+
+def test_only_a_whole_checkpoint_of_the_same_training_is_taken_as_trained(run, saved, tmp_path):
+    args, data = argparse.Namespace(results_path=tmp_path, recipe="reference"), "f" * 64
+    assert main.trained_before(run.task, data, args).chosen == (-1, run.snapshots[-1].ktau)
+    assert main.trained_before(run.task, "e" * 64, args) is None
+    assert main.trained_before(dataclasses.replace(run.task, lr=1.0), data, args) is None
+    content = torch.load(saved, weights_only=True)
+    spoiled = [{name: value for name, value in content.items() if name != missing} for missing in content]
+    spoiled += [{**content, "index": -99}, {**content, "stopped": "the loss is nan"}, {**content, "validate_ktau": []}]
+    spoiled += [torch.load(saved, weights_only=True)]
+    spoiled[-1]["snapshots"][-1]["state_dict"]["fc2.bias"].fill_(torch.nan)
+    for name, other in zip([*content, "index", "stopped", "no curve", "no numbers"], spoiled, strict=True):
+        torch.save(other, saved)
+        repeated = main.trained_before(run.task, data, args) is None
+        assert repeated == (name not in ("train_loss", "train_ktau")), name  # nothing is read from these two
 
 
 def test_every_numpy_type_allowed_is_needed(tmp_path, monkeypatch):

@@ -11,13 +11,14 @@ from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
+import cli
 import dataset
 import ensemble
 import main
 import training
 from metrics import ranks
 from network import Predictor
-from tasks import TASKS, find_task
+from tasks import TASKS, InputError, find_task
 
 SMALL = ("--num_epochs", 4, "--batch_size", 8)
 
@@ -30,6 +31,7 @@ def test_training_then_scoring(script, data_folder, tmp_path):
     trained = script("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "l", *SMALL)
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
+    assert "share a rank" not in trained.stdout
     assert sum("epoch    4/4" in line for line in lines) == 8
     assert [line.split()[0] for line in lines[-10:]] == ["task", *(task.name for task in TASKS), "mean"]
     assert sorted(weights(tmp_path / "r")) == sorted(f"{task.name}_final.pth" for task in TASKS)
@@ -247,6 +249,36 @@ def test_a_mistake_is_one_line_and_status_2(script, name, flags, message):
     assert answer.returncode == 2
     assert answer.stderr.startswith(message)
     assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_flag_cannot_break_a_message_into_lines(capsys):
+    with pytest.raises(SystemExit):
+        main.parse_arguments(["--tasks", "\n" + "x" * 10**6])
+    stderr = capsys.readouterr().err
+    assert "unknown task '\\nxxx" in stderr
+    assert len(stderr) < 1200
+    assert len(stderr.splitlines()) == 1
+
+
+def test_a_device_without_numbers_is_refused():
+    with pytest.raises(InputError, match="--device meta: "):
+        cli.check_device("meta")
+
+
+def test_an_empty_path_is_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.make_folder("")
+
+
+def test_shared_ranks_are_said(script, data_folder):
+    path = data_folder / dataset.TRAIN_FILE
+    content = json.loads(path.read_text())
+    content["arch7"]["veri_rank"] = content["arch8"]["veri_rank"]
+    path.write_text(json.dumps(content))
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", "veri")
+    answer = script("main.py", *flags, *SMALL)
+    assert answer.returncode == 0
+    assert answer.stdout.startswith("some architectures share a rank, which is allowed: veri\ntraining 2 predictors")
 
 
 def test_a_part_smaller_than_a_batch_is_said_before_training(script, data_folder, tmp_path):

@@ -1,6 +1,7 @@
 """Interruptions, full disks and other processes: nothing that existed is lost or half-written."""
 
 import contextlib
+import ctypes
 import dataclasses
 import io
 import json
@@ -10,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from conftest import ROOT
 
 import checkpoint
+import cli
 import dataset
 import training
 from metrics import ranks
@@ -156,8 +159,8 @@ def test_a_worker_that_dies_is_named_and_the_others_are_kept(data_folder, tmp_pa
     assert [file.name for file in (tmp_path / "r").iterdir()] == ["cplfw_final.pth"]
 
 
-def limit_file_size():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+def file_size_limited(size):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def test_a_disk_that_is_full_is_one_line_and_the_old_files_stay(script, data_folder, tmp_path):
@@ -165,12 +168,40 @@ def test_a_disk_that_is_full_is_one_line_and_the_old_files_stay(script, data_fol
     flags += ("--num_epochs", 6, "--batch_size", 8)
     assert script("main.py", *flags).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "r").iterdir()}
-    answer = script("main.py", *flags, "--seed", 7, preexec_fn=limit_file_size)
-    assert answer.returncode == 1
-    assert answer.stderr.splitlines() == [
-        f"main.py: {task}: r/{task}_final.pth: File too large" for task in ("cplfw", "sop")
-    ]
-    assert {path: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before
+    logs = {path: path.read_bytes() for path in (tmp_path / "l").rglob("events*")}
+    # Too large for the disk: the checkpoint; the curves, which a thread of their own writes; the very last of them.
+    almost = min(len(data) for path, data in logs.items() if path.parent.name == "train") - 1
+    for size, place in ((300_000, "r/{0}_final.pth"), (100, "l/train_final/{0}"), (almost, "l/train_final/{0}")):
+        answer = script("main.py", *flags, "--seed", 7, preexec_fn=file_size_limited(size))
+        assert answer.returncode == 1
+        assert answer.stderr.splitlines() == [
+            f"main.py: {task}: {place.format(task)}: File too large" for task in ("cplfw", "sop")
+        ]
+        if size != almost:  # else they are whole and new
+            assert {path: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before
+        assert all(path.read_bytes() == data for path, data in logs.items())
+
+
+def unprivileged():
+    """Give up the superuser's right to read and write everywhere, if there is one: PR_CAPBSET_DROP, CAP_DAC_*."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability)
+
+
+def test_what_may_not_be_read_or_written_is_said_before_training(script, data_folder, tmp_path):
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--batch_size", 8)
+    folders = [tmp_path / "r", tmp_path / "l" / "train_final"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for path in (data_folder / dataset.TRAIN_FILE, *folders):
+        mode = path.stat().st_mode
+        path.chmod(0o555 if path.is_dir() else 0)
+        answer = script("main.py", *flags, preexec_fn=unprivileged)
+        path.chmod(mode)
+        what = "cannot be written to" if path.is_dir() else "Permission denied"
+        name = path.relative_to(tmp_path) if path in folders else path
+        assert (answer.returncode, answer.stderr) == (2, f"main.py: {name}: {what}\n")
+        assert not any(list(folder.iterdir()) for folder in folders)
 
 
 def test_a_submission_that_cannot_be_written_leaves_the_old_one(script, data_folder, tmp_path):
@@ -178,7 +209,7 @@ def test_a_submission_that_cannot_be_written_leaves_the_old_one(script, data_fol
     script("main.py", *flags, "--log_path", "l", "--num_epochs", 2, "--batch_size", 8)
     submission = tmp_path / "Track2_submitA_test_final.json"
     submission.write_text("old")
-    answer = script("test.py", *flags, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999)))
+    answer = script("test.py", *flags, preexec_fn=file_size_limited(9999))
     assert answer.returncode == 2
     assert answer.stderr == "test.py: Track2_submitA_test_final.json: File too large\n"
     assert submission.read_text() == "old"
@@ -192,7 +223,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_training(script, data_folde
     other = {"--results_path": "--log_path", "--log_path": "--results_path"}[flag]
     answer = script("main.py", "--data_path", data_folder, flag, folder, other, "other", "--batch_size", 8)
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"main.py: {folder}: ")
+    assert answer.stderr.startswith(f"main.py: {folder}")
     assert len(answer.stderr.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "old"
 
@@ -340,3 +371,61 @@ def test_a_folder_in_place_of_the_file_is_refused(script, data_folder):
     answer = script("main.py", "--data_path", data_folder)
     assert answer.returncode == 2
     assert answer.stderr == f"main.py: {data_folder / dataset.TRAIN_FILE}: Is a directory\n"
+
+
+@pytest.mark.parametrize("load", [dataset.load_train, dataset.load_test])
+def test_a_line_of_100_mb_is_refused_in_one_short_line(tmp_path, capsys, load):
+    path = tmp_path / "file.json"
+    path.write_bytes(b'{"' + b"a" * 100_000_000 + b'": {}}')
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: load(path))
+    assert ended.value.code == 2
+    stderr = capsys.readouterr().err
+    assert f": {path}: aaa" in stderr
+    assert stderr.endswith("aaa: 'arch' is missing\n")
+    assert len(stderr) < 1200
+    assert len(stderr.splitlines()) == 1
+
+
+def test_a_file_that_fails_while_it_is_read_is_named():
+    with pytest.raises(OSError, match="Input/output error: '/proc/self/mem'"):
+        dataset.load_train("/proc/self/mem")
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+@pytest.mark.parametrize(
+    "read",
+    [dataset.load_train, dataset.load_test, checkpoint.fingerprint, lambda path: checkpoint.load(path, TASKS[0])],
+)
+def test_what_may_never_end_is_not_read(tmp_path, kind, read):
+    path = tmp_path / "file"
+    if kind == "device":
+        path.symlink_to("/dev/null")
+    else:
+        os.mkfifo(path)
+        threading.Thread(target=path.write_bytes, args=(b"",), daemon=True).start()  # else a reader would wait
+    with pytest.raises(OSError, match=r"a pipe or a device: expected a file: .*file"):
+        read(path)
+
+
+def test_a_run_without_standard_streams_comes_out_right(script, data_folder, tmp_path):
+    flags = ("--data_path", data_folder, "--results_path", "r", "--tasks", "sop")
+    options = {"preexec_fn": lambda: [os.close(descriptor) for descriptor in (0, 1, 2)]}
+    answer = script("main.py", *flags, "--log_path", "l", "--num_epochs", 2, "--batch_size", 8, **options)
+    assert answer.returncode == 0
+    checkpoint.choose(tmp_path / "r" / "sop_final.pth", find_task("sop"))
+
+
+def test_output_that_cannot_be_written_at_the_end_is_one_line():
+    command = [sys.executable, "-c", "import cli; cli.run(lambda: print('the results'))"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (answer.returncode, answer.stderr) == (2, "-c: No space left on device\n")
+
+
+def test_too_little_memory_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: bytearray(2**62))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(": MemoryError\n")

@@ -36,8 +36,8 @@ def test_a_task_is_found_by_either_name():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("lr", value) for value in (0, -1e-3, math.nan, math.inf)),
-        *(("weight_decay", value) for value in (-1e-9, math.nan)),
+        *(("lr", value) for value in (0, -1e-3, math.nan, math.inf, 1e38)),
+        *(("weight_decay", value) for value in (-1e-9, math.nan, 1e39)),
         *(("batch_size", value) for value in (1, 0, -8)),
         *(("train_ratio", value) for value in (0, 1, -0.5, 1.5, math.nan)),
         *(("seed", value) for value in (-1, 2**63)),

@@ -54,7 +54,8 @@ def main():
     snapshots = [[pick(path, content, -k) for path, content in loaded] for k in range(1, args.top + 1)]
     test_path = Path(args.data_path, TEST_FILE)
     architectures, content = load_test(test_path)
-    truth = args.truth and known_ranks(args.truth, read_same(args.truth, test_path, content))
+    given = args.truth is not None
+    truth = known_ranks(args.truth, read_same(args.truth, test_path, content)) if given else None
     taus = []
     for k, chosen in enumerate(snapshots, 1):
         scores = score([snapshot.state_dict for snapshot in chosen], architectures, args.device)
