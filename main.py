@@ -99,8 +99,6 @@ def train_task(task, encodings, ranks, fingerprint, args, on_epoch):
 
         path = checkpoint.path_of(args.results_path, task, args.recipe)
         outcome = train(path, task, encodings, ranks, fingerprint, args, log)
-        for writer in writers:
-            writer.flush()  # closing one does not tell whether the last of it was written
     if outcome.saved:  # the run they belong to is replaced; TensorBoard would draw both as one curve
         for file in earlier:
             file.unlink(missing_ok=True)
