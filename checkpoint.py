@@ -43,11 +43,18 @@ def versions():
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
-def read_whole(path):
-    """The bytes of the file `path`; raises OSError, for a pipe or a device too: it may never end."""
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():  # opening a folder says what it is
+def _check_file(path):
+    """Raise OSError where `path` is there and no file: a pipe may never end, a device must not be replaced."""
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "a pipe or a device: expected a file", str(path))
+
+
+def read_whole(path):
+    """The bytes of the file `path`; raises OSError."""
+    path = Path(path)
+    _check_file(path)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -60,6 +67,7 @@ def write_whole(path, data):
     What a killed process left beside `path` is cleared. Raises OSError, `path` then being as it was.
     """
     path = Path(path)
+    _check_file(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         if not _alive(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)

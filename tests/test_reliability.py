@@ -408,6 +408,17 @@ def test_what_may_never_end_is_not_read(tmp_path, kind, read):
         read(path)
 
 
+def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"a pipe or a device: expected a file: .*pipe"):
+        checkpoint.write_whole(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        checkpoint.write_whole(".", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_run_without_standard_streams_comes_out_right(script, data_folder, tmp_path):
     flags = ("--data_path", data_folder, "--results_path", "r", "--tasks", "sop")
     options = {"preexec_fn": lambda: [os.close(descriptor) for descriptor in (0, 1, 2)]}
