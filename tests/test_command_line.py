@@ -265,6 +265,10 @@ def test_a_device_without_numbers_is_refused():
         cli.check_device("meta")
 
 
+def test_a_file_named_in_bytes_is_described_by_its_name():
+    assert cli.describe(PermissionError(13, "Permission denied", b"logs/events")) == "logs/events: Permission denied"
+
+
 def test_an_empty_path_is_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli.make_folder("")

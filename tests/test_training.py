@@ -176,6 +176,23 @@ def test_a_diverging_loss_ends_the_run_and_keeps_the_snapshots(small):
     assert all(math.isfinite(loss) for loss in run.train_loss[:-1])
 
 
+def test_the_step_of_scores_that_overflow_exp_has_the_gradient_of_the_loss():
+    torch.manual_seed(0)
+    ours, theirs, labels = Predictor(0.0), Predictor(0.0), torch.arange(8.0)
+    with torch.no_grad():
+        ours.fc2.weight.mul_(1e6)
+    theirs.load_state_dict(ours.state_dict())
+    encodings, scores = dataset.encode(dataset.sample_architectures(8, seed=0)), torch.empty(8, 1)
+    pairwise_ranking_loss(theirs(encodings), labels).backward()
+    step = training.TrainingStep(ours, 8, weight_decay=0.0)
+    with torch.no_grad():
+        order, masks = torch.sign(labels[None, :] - labels[:, None]), [torch.ones(8, width) for width in (32, 16, 32)]
+        step(ours.pos(encodings).flatten(1), order, scores, masks, lr=1e-3)
+    assert scores.max() - scores.min() > 100
+    expected = torch.cat([parameter.grad.flatten() for parameter in theirs.parameters()])
+    torch.testing.assert_close(step.gradient, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
 @pytest.mark.parametrize(("n", "part"), [(8, "training"), (30, "validation")])
 def test_a_part_smaller_than_a_batch_is_refused(small, n, part):
     encodings, ranks = small

@@ -76,3 +76,6 @@ def test_more_than_there_are_or_another_truth_is_refused(script, trained, train_
     answer = script(*TRAVERSE, "--top", 1, "--truth", "truth.json")
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
     assert answer.stderr.startswith("traverse.py: truth.json: arch201 is missing")
+    answer = script(*TRAVERSE, "--top", 1, "--truth", "")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert not list(tmp_path.glob("*traverse*"))
