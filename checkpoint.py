@@ -256,11 +256,11 @@ def is_state_dict(content):
     return isinstance(content, dict) and all(map(is_array, content.values()))
 
 
-def is_array(value):
-    """Whether this is a float32 tensor that is neither sparse, nor nested, nor without its numbers."""
+def is_array(value, dtype=torch.float32):
+    """Whether this is a tensor of that type that is neither sparse, nor nested, nor without its numbers."""
     return (
         torch.is_tensor(value)
-        and value.dtype == torch.float32
+        and value.dtype == dtype
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and not value.is_nested

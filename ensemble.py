@@ -131,8 +131,10 @@ def load(path, task):
     size = len(content["members"]) + 1
     for name, shape in (("matrix", (87, 87)), ("means", (size,)), ("deviations", (size,))):
         value = content.get(name)
-        if not (torch.is_tensor(value) and value.shape == shape and value.isfinite().all()):
+        if not (checkpoint.is_array(value, torch.float64) and value.shape == shape and value.isfinite().all()):
             raise checkpoint.CheckpointError(f"{path}: {name}: expected {' x '.join(map(str, shape))} finite numbers")
+    if not (content["deviations"] > 0).all():
+        raise checkpoint.CheckpointError(f"{path}: deviations: expected numbers above 0")
     for i, member in enumerate(content["members"]):
         if not checkpoint.is_state_dict(member):
             raise checkpoint.CheckpointError(f"{path}: member {i}: expected a state dict")

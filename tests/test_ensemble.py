@@ -179,9 +179,12 @@ def test_a_file_gives_back_what_was_saved(trained, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"matrix": torch.zeros(75, 75)}, "matrix: expected 87 x 87 finite numbers"),
-        ({"matrix": torch.full((87, 87), torch.nan)}, "matrix: expected 87 x 87 finite numbers"),
-        ({"means": torch.zeros(4)}, "means: expected 5 finite numbers"),
+        ({"matrix": torch.zeros(75, 75).double()}, "matrix: expected 87 x 87 finite numbers"),
+        ({"matrix": torch.zeros(87, 87).double().to_sparse()}, "matrix: expected 87 x 87 finite numbers"),
+        ({"matrix": torch.zeros(87, 87, dtype=torch.complex64)}, "matrix: expected 87 x 87 finite numbers"),
+        ({"deviations": torch.tensor([1.0, 1, 1, 1, 0]).double()}, "deviations: expected numbers above 0"),
+        ({"matrix": torch.full((87, 87), torch.nan).double()}, "matrix: expected 87 x 87 finite numbers"),
+        ({"means": torch.zeros(4).double()}, "means: expected 5 finite numbers"),
         ({"deviations": None}, "deviations: expected 5 finite numbers"),
         ({"members": {}}, "not an ensemble's checkpoint"),
         ({"collapsed": "2"}, "not an ensemble's checkpoint"),
