@@ -140,9 +140,11 @@ def best(validate_ktau):
 def trained_before(task, fingerprint, args):
     """The Outcome of an earlier training that would only be repeated, or None."""
     import checkpoint
-    import ensemble
 
-    load = {"reference": checkpoint.load, "ensemble": ensemble.load}[args.recipe]
+    if args.recipe == "ensemble":
+        from ensemble import load
+    else:
+        from checkpoint import load
     path = checkpoint.path_of(args.results_path, task, args.recipe)
     try:
         content = load(path, task)
@@ -282,18 +284,18 @@ def main():
     import torch.utils.tensorboard  # noqa: F401
 
     import checkpoint
-    import ensemble
     from dataset import TRAIN_FILE, encode, load_train
-    from training import check_sizes
+
+    if args.recipe == "ensemble":
+        from ensemble import check_size
+    else:
+        from training import check_size
 
     cli.check_device(args.device)
     cli.choose_folders(args)
     path = Path(args.data_path, TRAIN_FILE)
     architectures, ranks = load_train(path)
-    if args.recipe == "ensemble":
-        trained = {task: ensemble.check_size(task, len(architectures)) for task in args.tasks}
-    else:
-        trained = {task: check_sizes(task, len(architectures)) for task in args.tasks}
+    trained = {task: check_size(task, len(architectures)) for task in args.tasks}
     for folder in (args.results_path, Path(args.log_path, args.save_name)):
         cli.make_folder(folder)
     encodings, fingerprint = encode(architectures), checkpoint.fingerprint(path)

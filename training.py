@@ -45,9 +45,8 @@ class TrainingStep:
         self.hidden = [like.new_empty(n, width) for width in widths[:-1]]
         self.slopes = [like.new_empty(n, width) for width in widths]  # the g of the docstring
         self.transposed_slopes = [slope.t() for slope in self.slopes]
-        self.active = [like.new_empty(n, width) for width in widths]
         self.exponential, self.fraction = like.new_empty(n, n), like.new_empty(n, n)
-        self.unit = like.new_ones(()) / (n * (n - 1))
+        self.unit = like.new_ones(()) / (n * (n - 1)) * 2
 
     def forward(self, x, scores, masks=None):
         """x: (n, 370), with positions added; writes the (n, 1) scores. masks: the D above, None for no dropout."""
@@ -64,7 +63,7 @@ class TrainingStep:
         slopes, hidden = self.slopes, self.hidden
         e = torch.sub(scores, scores.t(), out=self.exponential).mul_(order).clamp_(max=LINEAR_ABOVE).exp_()
         fraction = torch.div(self.unit, torch.add(e, 1, out=self.fraction), out=self.fraction).mul_(e).mul_(order)
-        torch.sum(fraction, 1, keepdim=True, out=slopes[4]).mul_(2)
+        torch.sum(fraction, 1, keepdim=True, out=slopes[4])
         for i in (4, 3, 2, 1, 0):
             below = hidden[i - 1] if i else x
             torch.mm(self.transposed_slopes[i], below, out=self.weight_gradients[i])
@@ -72,7 +71,8 @@ class TrainingStep:
             if i:
                 torch.mm(slopes[i], self.weights[i], out=slopes[i - 1])
             if i > 1:
-                slopes[i - 1].mul_(masks[i - 2]).mul_(torch.sign(below, out=self.active[i - 1]))
+                masked = slopes[i - 1].mul_(masks[i - 2])
+                torch.ops.aten.threshold_backward.grad_input(masked, below, 0, grad_input=masked)
         self._adam(lr)
 
     def _adam(self, lr):
@@ -139,7 +139,7 @@ class Run:
         return max(self.task.snapshot, -len(self.snapshots))
 
 
-def check_sizes(task, n):
+def check_size(task, n):
     """Return how many of n architectures train; raises SettingError where a part is smaller than a batch."""
     trained = int(task.train_ratio * n)
     for part, size in (("training", trained), ("validation", n - trained)):
@@ -155,7 +155,7 @@ class Trainer:
     """The training of one predictor from its seed on, an epoch at a time, on the first architectures of a set.
 
     encodings: (n, 37, 10) float32; ranks: n integers; trained: how many of them train. Seeds torch's global
-    generator. Call it inside `one_thread()` and `torch.no_grad()`.
+    generator. Call it inside `one_thread()` and `torch.inference_mode()`.
     """
 
     def __init__(self, task, encodings, ranks, trained, device="cpu"):
@@ -172,20 +172,22 @@ class Trainer:
         labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
         self.training = Batches(inputs[:trained], labels[:trained], task.batch_size)
         self.validation = Batches(inputs[trained:], labels[trained:], task.batch_size)
-        widths = [hidden.shape for hidden in self.step.hidden[1:]]
-        self.masks = [[inputs.new_ones(shape) for shape in widths] for _ in range(self.training.count)]
+        # The dropout masks of an epoch, drawn batch by batch and layer by layer.
+        layers = [torch.empty_like(hidden) for _ in range(self.training.count) for hidden in self.step.hidden[1:]]
+        self.kept = torch.cat([layer.flatten() for layer in layers])
+        self.masks = split(self.kept.fill_(1), layers)
 
     def epoch(self):
         """Train for an epoch."""
-        task, training = self.task, self.training
+        task, training, layers = self.task, self.training, len(self.step.hidden) - 1
         training.shuffle(self.orders)
-        for batch, order, scores, masks in zip(
-            training.batches, training.order, training.scores, self.masks, strict=True
-        ):
-            if task.dropout_ratio:
-                for mask in masks:
-                    mask.bernoulli_(1 - task.dropout_ratio).div_(1 - task.dropout_ratio)
-            self.step(batch, order, scores, masks, self.lr)
+        if task.dropout_ratio:
+            for mask in self.masks:
+                mask.bernoulli_(1 - task.dropout_ratio)
+            self.kept.div_(1 - task.dropout_ratio)
+        masks = (self.masks[i : i + layers] for i in range(0, len(self.masks), layers))
+        for batch, order, scores, dropped in zip(training.batches, training.order, training.scores, masks, strict=True):
+            self.step(batch, order, scores, dropped, self.lr)
         self.epochs += 1
         if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
             before, now = (math.pi * epochs / task.num_epochs for epochs in (self.epochs - 1, self.epochs))
@@ -211,7 +213,7 @@ class Trainer:
 
 
 @one_thread()
-@torch.no_grad()
+@torch.inference_mode()
 def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
     """Train one predictor.
 
@@ -219,7 +221,7 @@ def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
     on_epoch: called as on_epoch(epoch, loss, train tau, validation tau or None). Returns a Run; a loss that is not
     finite ends it early. Seeds torch's global generator. Raises SettingError where a part is smaller than a batch.
     """
-    trainer = Trainer(task, encodings, ranks, check_sizes(task, len(ranks)), device)
+    trainer = Trainer(task, encodings, ranks, check_size(task, len(ranks)), device)
     run, best = Run(task), {}
     for epoch in range(1, task.num_epochs + 1):
         trainer.epoch()

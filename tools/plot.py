@@ -119,12 +119,12 @@ def draw_ranks(architectures, ranks, checkpoints):
 
     import metrics
     from scoring import score
-    from training import check_sizes
+    from training import check_size
 
     figure, axes = panels("true rank within the validation part", "predicted rank")
     for task, panel in zip(TASKS, axes, strict=True):
         content = checkpoints[task.name]
-        trained = check_sizes(Task(**content["task"]), len(architectures))
+        trained = check_size(Task(**content["task"]), len(architectures))
         scores = score([snapshot_of(content)["state_dict"]], architectures[trained:])
         labels = torch.as_tensor(ranks[task.name][trained:])[None]
         ktau = metrics.kendall_tau(scores, labels).item()
