@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from pathlib import Path
@@ -203,6 +204,7 @@ def run(main):
     Where this Python lacks a package, the script is run again with that of .venv, if there is one.
     """
     name = Path(sys.argv[0]).name
+    gc.disable()  # searching torch's modules for garbage, then and at the exit, takes half a second; there is none
     for stream in ("stdin", "stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by the caller: the next file opened would be taken for it
             setattr(sys, stream, open(os.devnull, "r+"))  # noqa: SIM115
@@ -226,4 +228,5 @@ def run(main):
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         status = 130
+    gc.freeze()
     sys.exit(status)

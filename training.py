@@ -46,7 +46,7 @@ class TrainingStep:
         self.slopes = [like.new_empty(n, width) for width in widths]  # the g of the docstring
         self.transposed_slopes = [slope.t() for slope in self.slopes]
         self.exponential, self.fraction = like.new_empty(n, n), like.new_empty(n, n)
-        self.unit = like.new_ones(()) / (n * (n - 1)) * 2
+        self.unit = like.new_ones(()) / (n * (n - 1)) * -2
 
     def forward(self, x, scores, masks=None):
         """x: (n, 370), with positions added; writes the (n, 1) scores. masks: the D above, None for no dropout."""
@@ -58,10 +58,10 @@ class TrainingStep:
         torch.addmm(self.biases[4], hidden, self.transposed[4], out=scores)
 
     def __call__(self, x, order, scores, masks, lr):
-        """One step. order: (n, n), -sign(y_i - y_j); the other arguments as in forward, which writes `scores`."""
+        """One step. order: (n, n), sign(y_i - y_j); the other arguments as in forward, which writes `scores`."""
         self.forward(x, scores, masks)
         slopes, hidden = self.slopes, self.hidden
-        e = torch.sub(scores, scores.t(), out=self.exponential).mul_(order).clamp_(max=LINEAR_ABOVE).exp_()
+        e = torch.sub(scores.t(), scores, out=self.exponential).mul_(order).clamp_(max=LINEAR_ABOVE).exp_()
         fraction = torch.div(self.unit, torch.add(e, 1, out=self.fraction), out=self.fraction).mul_(e).mul_(order)
         torch.sum(fraction, 1, keepdim=True, out=slopes[4])
         for i in (4, 3, 2, 1, 0):
@@ -90,6 +90,14 @@ def split(flat, tensors):
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def bernoulli_is_uniform(device):
+    """Whether bernoulli_(p) is what uniform_() < p is, in half the time; not so on a GPU, nor where it draws by MKL."""
+    generator = torch.Generator(device)
+    drawn = torch.empty(1000, device=device).bernoulli_(0.5, generator=generator.manual_seed(0))
+    uniform = torch.empty(1000, dtype=torch.float64, device=device).uniform_(generator=generator.manual_seed(0))
+    return torch.equal(drawn, (uniform < 0.5).float())
+
+
 class Batches:
     """One part of the data in shuffled batches, which always lie in the same memory; a short last one is dropped."""
 
@@ -97,7 +105,7 @@ class Batches:
         self.inputs, self.labels = inputs, labels
         self.count = len(inputs) // batch_size
         self.batches = inputs.new_empty(self.count, batch_size, inputs.shape[1])
-        self.order = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = -sign(label_i - label_j)
+        self.order = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = sign(label_i - label_j)
         self.scores = inputs.new_empty(self.count, batch_size, 1)
 
     def shuffle(self, orders):
@@ -107,11 +115,11 @@ class Batches:
         order = order.to(self.inputs.device)
         torch.index_select(self.inputs, 0, order, out=self.batches.view(len(order), -1))
         self.drawn = self.labels[order].view(self.count, -1)
-        torch.sub(self.drawn[:, None, :], self.drawn[:, :, None], out=self.order).sign_()
+        torch.sub(self.drawn[:, :, None], self.drawn[:, None, :], out=self.order).sign_()
 
     def ktau(self):
         """Mean over the batches of Kendall's tau of the scores last written."""
-        return kendall_tau(self.scores.squeeze(2), self.drawn).mean().item()
+        return kendall_tau(self.scores.squeeze(2), self.drawn, self.order).mean().item()
 
 
 class Snapshot(NamedTuple):
@@ -176,14 +184,18 @@ class Trainer:
         layers = [torch.empty_like(hidden) for _ in range(self.training.count) for hidden in self.step.hidden[1:]]
         self.kept = torch.cat([layer.flatten() for layer in layers])
         self.masks = split(self.kept.fill_(1), layers)
+        self.uniform = torch.empty_like(self.kept, dtype=torch.float64) if bernoulli_is_uniform(device) else None
 
     def epoch(self):
         """Train for an epoch."""
         task, training, layers = self.task, self.training, len(self.step.hidden) - 1
         training.shuffle(self.orders)
         if task.dropout_ratio:
-            for mask in self.masks:
-                mask.bernoulli_(1 - task.dropout_ratio)
+            if self.uniform is None:
+                for mask in self.masks:
+                    mask.bernoulli_(1 - task.dropout_ratio)
+            else:
+                torch.lt(self.uniform.uniform_(), 1 - task.dropout_ratio, out=self.kept)
             self.kept.div_(1 - task.dropout_ratio)
         masks = (self.masks[i : i + layers] for i in range(0, len(self.masks), layers))
         for batch, order, scores, dropped in zip(training.batches, training.order, training.scores, masks, strict=True):

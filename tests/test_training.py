@@ -39,7 +39,7 @@ def one_step_each(dtype, batch_size, dropout_ratio, steps=20):
         masks = [torch.empty(batch_size, width, dtype=dtype) for width in (32, 16, 32)]
         for mask in masks:
             mask.bernoulli_(1 - dropout_ratio).div_(1 - dropout_ratio)
-        order = torch.sign(labels[None, :] - labels[:, None])
+        order = torch.sign(labels[:, None] - labels[None, :])
         with torch.no_grad():
             step(ours.pos(encodings).flatten(1), order, scores, masks, lr=1e-2)
         gradient = decay + torch.cat([parameter.grad.flatten() for parameter in theirs.parameters()])
@@ -186,7 +186,7 @@ def test_the_step_of_scores_that_overflow_exp_has_the_gradient_of_the_loss():
     pairwise_ranking_loss(theirs(encodings), labels).backward()
     step = training.TrainingStep(ours, 8, weight_decay=0.0)
     with torch.no_grad():
-        order, masks = torch.sign(labels[None, :] - labels[:, None]), [torch.ones(8, width) for width in (32, 16, 32)]
+        order, masks = torch.sign(labels[:, None] - labels[None, :]), [torch.ones(8, width) for width in (32, 16, 32)]
         step(ours.pos(encodings).flatten(1), order, scores, masks, lr=1e-3)
     assert scores.max() - scores.min() > 100
     expected = torch.cat([parameter.grad.flatten() for parameter in theirs.parameters()])
