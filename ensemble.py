@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 import checkpoint
-import gaussian_process
 from dataset import USED
 from metrics import kendall_tau, nan_below, ranks
 from network import one_thread
@@ -44,6 +43,15 @@ def check_size(task, n):
     return n
 
 
+def process_scores(matrices, x):
+    """What k matrices of gaussian_process.fit make of n USED encodings (n, 87): the posterior means, up to a constant.
+
+    Returns (k, n), a row a matrix.
+    """
+    products = (x @ torch.cat(matrices, 1)).view(len(x), len(matrices), -1)
+    return products.mul_(x[:, None]).sum(2).t()
+
+
 @one_thread()
 @torch.no_grad()
 def train(task, encodings, labels, device="cpu", on_epoch=None):
@@ -53,6 +61,8 @@ def train(task, encodings, labels, device="cpu", on_epoch=None):
     epochs counted over the members. Returns an Ensemble; a member that collapses ATTEMPTS times is left out. Seeds
     torch's global generator. Raises SettingError where the architectures are fewer than a batch or all ranks the same.
     """
+    import gaussian_process  # only here: scoring need not wait for scipy's optimiser
+
     check_size(task, len(labels))
     if len(set(labels)) == 1:
         raise SettingError(
@@ -61,7 +71,7 @@ def train(task, encodings, labels, device="cpu", on_epoch=None):
     true = torch.as_tensor(labels)[None]
     x = encodings.flatten(1)[:, USED].double()
     matrix = gaussian_process.fit(x, labels)
-    fitted = list(gaussian_process.predict([matrix], x))
+    fitted = list(process_scores([matrix], x))
     least = COLLAPSED * kendall_tau(fitted[0][None], true).item()
     members, collapsed = [], 0
     for member in range(MEMBERS):
@@ -95,7 +105,7 @@ def opinions(ensembles, architectures, device="cpu"):
     scores_of = networks(members, device) if members else lambda x: x.new_empty(0, len(x))
 
     def both(x):
-        return torch.cat([gaussian_process.predict(matrices, x), scores_of(x)])
+        return torch.cat([process_scores(matrices, x), scores_of(x)])
 
     scores = evaluate(both, len(matrices) + len(members), architectures, device)
     processes, *members = scores.split([len(matrices)] + [len(ensemble.members) for ensemble in ensembles])

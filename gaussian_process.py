@@ -70,9 +70,3 @@ def fit(x, ranks):
     # In d it is single d + d pairs d; multiplied out, with x * x = x.
     single = metric @ (d.T @ weights)
     return pairs + torch.diag(single - 2 * pairs @ centre)
-
-
-def predict(matrices, x):
-    """The posterior means, up to a constant, of k matrices that `fit` returned: (k, n) for n USED encodings (n, 87)."""
-    products = (x @ torch.cat(matrices, 1)).view(len(x), len(matrices), -1)
-    return products.mul_(x[:, None]).sum(2).t()

@@ -287,6 +287,7 @@ def main():
     from dataset import TRAIN_FILE, encode, load_train
 
     if args.recipe == "ensemble":
+        import gaussian_process  # noqa: F401
         from ensemble import check_size
     else:
         from training import check_size

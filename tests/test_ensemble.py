@@ -53,7 +53,7 @@ def test_the_process_predicts_the_posterior_mean_of_its_covariance(monkeypatch):
     point = np.r_[np.log(s), np.log(v), np.log(noise), c]
     monkeypatch.setattr(gaussian_process, "minimize", lambda *args, **kwargs: SimpleNamespace(x=point))
     some, true = ARCHITECTURES[:40], heads(ARCHITECTURES[:40])
-    ours = gaussian_process.predict([gaussian_process.fit(used(some), true)], used(OTHERS))[0].numpy()
+    ours = ensemble.process_scores([gaussian_process.fit(used(some), true)], used(OTHERS))[0].numpy()
 
     def features(architectures, centre=None):
         rows = []
@@ -79,7 +79,7 @@ def test_the_process_predicts_the_posterior_mean_of_its_covariance(monkeypatch):
 
 def test_the_process_finds_what_two_choices_do_together():
     matrix = gaussian_process.fit(used(ARCHITECTURES), heads(ARCHITECTURES))
-    found = gaussian_process.predict([matrix], used(OTHERS))[0]
+    found = ensemble.process_scores([matrix], used(OTHERS))[0]
     assert kendalltau(found, [int(a[1]) * int(a[4]) for a in OTHERS]).statistic > 0.85
     additive = used(ARCHITECTURES).numpy()
     weights = np.linalg.lstsq(additive, heads(ARCHITECTURES), rcond=None)[0]

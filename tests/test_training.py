@@ -176,6 +176,19 @@ def test_a_diverging_loss_ends_the_run_and_keeps_the_snapshots(small):
     assert all(math.isfinite(loss) for loss in run.train_loss[:-1])
 
 
+def test_where_bernoulli_draws_in_its_own_way_it_is_called_as_the_reference_does(monkeypatch):
+    encodings = dataset.encode(dataset.sample_architectures(60, seed=1))
+    task = dataclasses.replace(find_task("veri"), num_epochs=3, batch_size=8)
+    runs = []
+    for uniform in (True, False):
+        monkeypatch.setattr(training, "bernoulli_is_uniform", lambda device, uniform=uniform: uniform)
+        runs.append(training.train(task, encodings, range(60)))
+    monkeypatch.undo()
+    if not training.bernoulli_is_uniform("cpu"):
+        pytest.skip("this machine's bernoulli_ is not uniform_() < p")
+    assert runs[0].train_loss == runs[1].train_loss
+
+
 def test_the_step_of_scores_that_overflow_exp_has_the_gradient_of_the_loss():
     torch.manual_seed(0)
     ours, theirs, labels = Predictor(0.0), Predictor(0.0), torch.arange(8.0)

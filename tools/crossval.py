@@ -158,7 +158,7 @@ def main():
     from tqdm import tqdm
 
     import checkpoint
-    import ensemble  # noqa: F401
+    import gaussian_process  # noqa: F401
     from dataset import TRAIN_FILE, load_train
 
     cli.choose_folders(args)
