@@ -48,4 +48,12 @@ def ranks(scores):
         raise InputError(
             f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and have no rank: use other weights"
         )
-    return np.searchsorted(np.sort(scores), scores, side="left")
+    # The places in ascending order are written back in one pass: searching each score in the sorted ones would miss the
+    # cache at every halving.
+    order = np.argsort(scores)
+    ascending, first = scores[order], np.ones(len(scores), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    del ascending
+    found = np.empty(len(scores), np.int64)
+    found[order] = np.flatnonzero(first)[np.cumsum(first) - 1]
+    return found
