@@ -53,7 +53,6 @@ def process_scores(matrices, x):
 
 
 @one_thread()
-@torch.no_grad()
 def train(task, encodings, labels, device="cpu", on_epoch=None):
     """Train the ensemble of a task, of tasks.ENSEMBLE.
 
@@ -77,19 +76,26 @@ def train(task, encodings, labels, device="cpu", on_epoch=None):
     for member in range(MEMBERS):
         for attempt in range(ATTEMPTS):
             seeded = replace(task, seed=task.seed + member + 1000 * attempt)
-            trainer = Trainer(seeded, encodings, labels, len(labels), device)
-            for epoch in range(1, task.num_epochs + 1):
-                trainer.epoch()
-                if on_epoch:
-                    on_epoch(member * task.num_epochs + epoch, trainer.loss(), trainer.training.ktau(), None)
-            scores = trainer.predictor.eval()(encodings.to(device)).cpu().double()
+            state_dict, scores = _train_member(seeded, encodings, labels, device, on_epoch, member * task.num_epochs)
             if nan_below(kendall_tau(scores[None], true).item()) >= least:
-                members.append(trainer.state_dict(trainer.step.parameters))
+                members.append(state_dict)
                 fitted.append(scores)
                 break
             collapsed += 1
     fitted = torch.stack(fitted)
     return Ensemble(matrix, members, fitted.mean(1), fitted.std(1), collapsed)
+
+
+@torch.inference_mode()
+def _train_member(task, encodings, labels, device, on_epoch, before):
+    """The state dict of a trained predictor, and its scores of what it was trained on: (n,) float64."""
+    trainer = Trainer(task, encodings, labels, len(labels), device)
+    for epoch in range(1, task.num_epochs + 1):
+        trainer.epoch()
+        if on_epoch:
+            on_epoch(before + epoch, trainer.loss(), trainer.training.ktau(), None)
+    scores = trainer.predictor.eval()(encodings.to(device)).cpu().double()
+    return trainer.state_dict(trainer.step.parameters), scores
 
 
 @one_thread()

@@ -53,12 +53,11 @@ def fit(x, ranks):
     def negative_log_likelihood(numbers):
         """And its gradient. A weak prior holds the warp near 0; its Jacobian is 1, since the quantiles sum to 0."""
         point = torch.tensor(numbers, requires_grad=True)
-        with torch.enable_grad():
-            _, _, covariance, y = model(point)
-            root = torch.linalg.cholesky(covariance)
-            white = torch.linalg.solve_triangular(root, y[:, None], upper=False)
-            value = white.square().sum() / 2 + root.diagonal().log().sum() + 10 * point[CHOICES + 2] ** 2
-            return value.item(), torch.autograd.grad(value, point)[0].numpy()
+        _, _, covariance, y = model(point)
+        root = torch.linalg.cholesky(covariance)
+        white = torch.linalg.solve_triangular(root, y[:, None], upper=False)
+        value = white.square().sum() / 2 + root.diagonal().log().sum() + 10 * point[CHOICES + 2] ** 2
+        return value.item(), torch.autograd.grad(value, point)[0].numpy()
 
     start = [-3.0] * CHOICES + [-3.0, -2.0, 0.01]
     bounds = [(-12, 3)] * (CHOICES + 1) + [(-7, 3), (-1, 1)]
