@@ -7,7 +7,6 @@ Prints Markdown tables; a ratio is the median of several.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data" / "surrogate"
 sys.path.insert(0, str(ROOT))
 
 import cli  # noqa: E402
@@ -55,37 +55,19 @@ def flops():
     return sum(steps[task] * task.batch_size * per_architecture for task in TASKS)
 
 
-def make_data(folder):
-    """Files in the competition's format and size, the ranks random: what is timed does not depend on them."""
-    import numpy as np
-
-    from dataset import TEST_FILE, TRAIN_FILE, sample_architectures
-
-    architectures = sample_architectures(100_000, seed=0)
-    random = np.random.RandomState(0)
-    for name, part in ((TRAIN_FILE, architectures[:500]), (TEST_FILE, architectures[500:])):
-        columns = {task.rank_key: random.permutation(len(part)).tolist() for task in TASKS}
-        content = {
-            f"arch{i}": {**{key: column[i] for key, column in columns.items()}, "arch": architecture}
-            for i, architecture in enumerate(part)
-        }
-        Path(folder, name).write_text(json.dumps(content))
-    return architectures[500:]
-
-
-def bench_training(folder):
+def bench_training():
     import torch
 
     from dataset import ArchPerfDataset
     from tools import plain
 
     workers = cli.cores()
-    datasets = {task: ArchPerfDataset(folder, task.name) for task in TASKS}
+    datasets = {task: ArchPerfDataset(DATA, task.name) for task in TASKS}
     torch.set_num_threads(1)
     ours, theirs, whole = [], [], []
     for _ in range(REPEATS):
         theirs.append(seconds(lambda: [plain.train(task, datasets[task], EPOCHS, workers) for task in TASKS]))
-        flags = ("--data_path", folder, "--results_path", "results", "--log_path", "logs")
+        flags = ("--data_path", DATA, "--results_path", "results", "--log_path", "logs")
         many = command(ROOT / "main.py", *flags)
         few = command(ROOT / "main.py", *flags, "--num_epochs", EPOCHS)
         whole.append(many[0])
@@ -111,19 +93,20 @@ def bench_training(folder):
     )
 
 
-def bench_scoring(folder, architectures):
+def bench_scoring():
     import torch
     from torch.utils.data import DataLoader, Subset
 
-    from dataset import ArchPerfDataset
+    from dataset import TEST_FILE, ArchPerfDataset, load_test
     from metrics import ranks
     from network import Predictor
     from scoring import score
 
+    architectures, _ = load_test(DATA / TEST_FILE)
     torch.manual_seed(0)
     predictors = [Predictor().eval() for _ in TASKS]
     state_dicts = [predictor.state_dict() for predictor in predictors]
-    data = ArchPerfDataset(folder, TASKS[0].name, train=False)
+    data = ArchPerfDataset(DATA, TASKS[0].name, train=False)
     part = Subset(data, range(len(data) // 10))
 
     @torch.no_grad()
@@ -146,17 +129,20 @@ def bench_scoring(folder, architectures):
     print(f"| {median(theirs):.0f} s | {median(ours):.2f} s | {median(ratios):.0f} |")
 
 
-def bench_commands(folder):
+def bench_commands():
     from dataset import TEST_FILE
 
-    read = f"import torch, json; json.load(open({str(Path(folder, TEST_FILE))!r}))"
+    read = f"import torch, json; json.load(open({str(DATA / TEST_FILE)!r}))"
     rows = {"`import torch`": ("-c", "import torch"), "`import torch`, reading the test file": ("-c", read)}
     rows["`main.py --help`"] = (ROOT / "main.py", "--help")
-    rows["`test.py`, whole"] = (ROOT / "test.py", "--data_path", folder, "--results_path", "results")
-    times = {name: [] for name in rows}
+    where = ("--data_path", DATA, "--results_path", "results", "--recipe")
+    rows["`test.py`, whole"] = (ROOT / "test.py", *where, "reference")
+    rows["`main.py --recipe ensemble`, whole"] = (ROOT / "main.py", *where, "ensemble", "--log_path", "logs")
+    rows["`test.py --recipe ensemble`, whole"] = (ROOT / "test.py", *where, "ensemble")
+    times, peaks = {name: [] for name in rows}, {}
     for _ in range(REPEATS):
         for name, words in rows.items():
-            took, peak = command(*words)
+            took, peaks[name] = command(*words)
             times[name].append(took)
     print(
         f"\nCommands, medians of {REPEATS}:\n\n| command | seconds | ratio to `import torch`, reading |\n|---|---|---|"
@@ -165,7 +151,7 @@ def bench_commands(folder):
     for name, column in times.items():
         ratio = median(a / b for a, b in zip(column, yardstick, strict=True))
         print(f"| {name} | {median(column):.2f} | {ratio:.2f} |")
-    print(f"\nPeak memory of `test.py`: {peak:.0f} MiB.")
+    print(f"\nPeak memory of `test.py`: {peaks['`test.py`, whole']:.0f} MiB.")
 
 
 def scale_step(n):
@@ -234,13 +220,15 @@ def main():
     if args.scale_step:
         scale_step(args.scale_step)
         return
+    from surrogate import make
+
+    make(DATA)
     print(f"Measured by `python tools/bench.py` on {machine()}.\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        architectures = make_data(folder)
         os.chdir(folder)
-        bench_training(folder)
-        bench_scoring(folder, architectures)
-        bench_commands(folder)
+        bench_training()
+        bench_scoring()
+        bench_commands()
         bench_scale(args.largest)  # in the folder too: it is gone afterwards, and with it the current folder
 
 
