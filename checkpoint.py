@@ -39,7 +39,7 @@ def fingerprint(path):
 
 
 def versions():
-    """The versions that a training's last bits depend on."""
+    """The versions that a predictor's last bits depend on."""
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
@@ -124,12 +124,12 @@ def write(path, content):
     write_whole(path, buffer.getbuffer())
 
 
-def is_of(content, task, data_fingerprint):
+def is_of(content, task, data_fingerprint, versions):
     """Whether a checkpoint's content is what training `task` on this data with these versions gives."""
     return (
         content["task"] == settings(task)
         and content.get("data") == data_fingerprint
-        and content.get("versions") == versions()
+        and content.get("versions") == versions
         and content.get("stopped", "not said") is None
     )
 

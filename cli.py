@@ -35,6 +35,7 @@ def _checked(convert, valid, expected):
 
 positive = _checked(int, lambda n: n > 0, "an integer above 0")
 seed = _checked(int, lambda n: 0 <= n < 2**32, "an integer from 0 to 2**32 - 1")
+output_file = _checked(Path, lambda path: path.name not in ("", ".."), "a file's name")
 file_name = _checked(
     str,
     lambda s: s not in ("", ".", "..") and not set(s) & set("/\\\0"),
@@ -142,12 +143,11 @@ def load_checkpoints(args):
     and a line says so. Raises as choose_folders and checkpoint.load.
     """
     import checkpoint
-    from dataset import TRAIN_FILE
 
     given = args.results_path is not None
     choose_folders(args)
-    train, published = Path(args.data_path, TRAIN_FILE), own_folder("results")
-    data = checkpoint.fingerprint(train) if train.exists() else None
+    train, data = training_file(args)
+    published = own_folder("results")
     loaded, untrained = [], []
     for task in args.tasks:
         path = checkpoint.path_of(args.results_path, task)
@@ -160,6 +160,15 @@ def load_checkpoints(args):
     if untrained:
         print(f"not trained on {train}: {', '.join(untrained)}; using the published checkpoints in {published}")
     return loaded
+
+
+def training_file(args):
+    """(path, fingerprint) of the training file beside the data that is scored; None where there is none."""
+    import checkpoint
+    from dataset import TRAIN_FILE
+
+    path = Path(args.data_path, TRAIN_FILE)
+    return path, checkpoint.fingerprint(path) if path.exists() else None
 
 
 def check_device(name):

@@ -46,9 +46,12 @@ def parse_arguments(argv=None):
         group.add_argument(f"--{field.name}", help=field.metadata["help"], **how)
     args = parser.parse_args(argv)
     given = {field.name: getattr(args, field.name) for field in fields if getattr(args, field.name) is not None}
-    for name in ("train_ratio", "val_interval"):
-        if args.recipe == "ensemble" and name in given:
-            parser.error(f"--{name}: an ensemble has no validation part")
+    if args.recipe == "ensemble":
+        for name in ("train_ratio", "val_interval"):
+            if name in given:
+                parser.error(f"--{name}: an ensemble has no validation part")
+        if args.keep != parser.get_default("keep"):
+            parser.error("--keep: an ensemble has no snapshots")
     cli.choose_recipe(args, "train")
     try:
         args.tasks = [dataclasses.replace(task, **given) for task in args.tasks]
@@ -126,8 +129,12 @@ def train_ensemble(path, task, encodings, ranks, fingerprint, args, log):
     import ensemble
 
     trained = ensemble.train(task, encodings, ranks, args.device, log)
+    kept = len(trained.members)
+    if not kept:
+        return Outcome("all its predictors collapsed or diverged: train longer, or lower --lr; nothing was saved")
     ensemble.save(path, task, trained, fingerprint)
-    return Outcome(members=(len(trained.members), trained.collapsed))
+    missing = f"only {kept} of {MEMBERS} predictors did not collapse or diverge; they were saved"
+    return Outcome(missing if kept < MEMBERS else None, members=(kept, trained.collapsed))
 
 
 def best(validate_ktau):
@@ -142,16 +149,16 @@ def trained_before(task, fingerprint, args):
     import checkpoint
 
     if args.recipe == "ensemble":
-        from ensemble import load
+        from ensemble import load, versions
     else:
-        from checkpoint import load
+        from checkpoint import load, versions
     path = checkpoint.path_of(args.results_path, task, args.recipe)
     try:
         content = load(path, task)
         chosen = checkpoint.pick(path, content) if args.recipe == "reference" else None
     except (InputError, OSError):
         return None
-    if not checkpoint.is_of(content, task, fingerprint):
+    if not checkpoint.is_of(content, task, fingerprint, versions()):
         return None
     if args.recipe == "ensemble":
         return Outcome(members=(len(content["members"]), content["collapsed"]))
@@ -315,8 +322,11 @@ def main():
     queue = [
         (task, encodings, ranks[task.name], fingerprint, args) for task in sorted(tasks, key=steps.get, reverse=True)
     ]
-    what = "ensembles" if args.recipe == "ensemble" else "predictors"
-    print(f"training {len(queue)} {what} on the {len(architectures)} architectures of {path}", flush=True)
+    what = "ensemble" if args.recipe == "ensemble" else "predictor"
+    print(
+        f"training {len(queue)} {what}{'s' * (len(queue) != 1)} on the {len(architectures)} architectures of {path}",
+        flush=True,
+    )
     progress, interrupted = Progress({task.name: epochs(task, args) for task in tasks}, args.log_interval), False
     try:
         with contextlib.closing(train_side_by_side(queue, args.jobs or cli.cores(), args.device)) as messages:

@@ -25,6 +25,7 @@ def parse_arguments(argv=None):
     )
     parser.add_argument(
         "--uncertainty",
+        type=cli.output_file,
         metavar="FILE",
         help="write how far the ensemble is at odds: the standard deviation of each rank over it, as JSON",
     )
@@ -51,6 +52,14 @@ def main():
         cli.choose_folders(args)
         loaded = [ensemble.load(checkpoint.path_of(args.results_path, task, args.recipe), task) for task in args.tasks]
         ensembles = [ensemble.pick(content) for content in loaded]
+        for task, each in zip(args.tasks, ensembles, strict=True):
+            print(f"{task.name:<10}  a Gaussian process and {len(each.members)} predictors", flush=True)
+        train, data = cli.training_file(args)
+        others = [task.name for task, content in zip(args.tasks, loaded, strict=True) if content.get("data") != data]
+        if others:
+            print(f"not trained on {train}: {', '.join(others)}; used all the same")
+        if args.uncertainty:
+            cli.make_folder(args.uncertainty.parent)
     else:
         chosen = []
         for task, (path, content) in zip(args.tasks, cli.load_checkpoints(args), strict=True):

@@ -76,9 +76,16 @@ def test_training_then_scoring_an_ensemble(script, data_folder, tmp_path):
     assert "already trained on" in again.stdout and "versions: cplfw, sop" in again.stdout
     assert "training 0 ensembles" in again.stdout
     assert weights(tmp_path / "r") == before
+    other = script("main.py", *flags, "--jobs", 1, "--seed", 10, "--tasks", "sop")
+    assert "versions: no task" in other.stdout and "training 1 ensemble on" in other.stdout
+    assert weights(tmp_path / "r")["sop_ensemble.pth"] != before["sop_ensemble.pth"]
+    assert script("main.py", *flags, "--jobs", 1).returncode == 0
+    assert weights(tmp_path / "r") == before
 
     scored = script("test.py", *shared, "--uncertainty", "u.json")
     assert scored.returncode == 0, scored.stderr
+    assert scored.stdout.splitlines()[0] == "cplfw       a Gaussian process and 4 predictors"
+    assert "not trained on" not in scored.stdout
     submission = json.loads((tmp_path / "Track2_submitA_test_ensemble.json").read_text())
     deviations = json.loads((tmp_path / "u.json").read_text())
     assert list(submission) == list(deviations)
@@ -92,6 +99,23 @@ def test_training_then_scoring_an_ensemble(script, data_folder, tmp_path):
         assert written == pytest.approx(ensemble.uncertainty(opinion), abs=0.051)
         assert max(written) > 1
     assert all(entry["veri_rank"] == -1 for entry in submission.values())
+
+    train_file = data_folder / dataset.TRAIN_FILE
+    train_file.write_text(train_file.read_text() + " ")
+    assert f"not trained on {train_file}: cplfw, sop; used all the same" in script("test.py", *shared).stdout
+
+
+def test_an_ensemble_whose_members_diverge_is_named_and_the_old_one_kept(script, data_folder, tmp_path):
+    old = tmp_path / "r" / "sop_ensemble.pth"
+    old.parent.mkdir()
+    old.write_text("old")
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", "--lr", "1e30")
+    answer = script("main.py", *flags, "--recipe", "ensemble")
+    assert answer.returncode == 1
+    assert answer.stderr == (
+        "main.py: sop: all its predictors collapsed or diverged: train longer, or lower --lr; nothing was saved\n"
+    )
+    assert old.read_text() == "old"
 
 
 def test_results_do_not_depend_on_jobs(script, data_folder, tmp_path):
@@ -233,6 +257,9 @@ def test_help_and_wrong_flags_answer_without_torch(name, flags):
         ("main.py", ("--recipe", "ensemble", "--train_ratio", "0.5"), "main.py: --train_ratio: an ensemble has no"),
         ("main.py", ("--recipe", "ensemble", "--val_interval", "2"), "main.py: --val_interval: an ensemble has no"),
         ("test.py", ("--recipe", "ensemble", "--model_path_index", "-1"), "test.py: --model_path_index: an ensemble"),
+        ("main.py", ("--recipe", "ensemble", "--keep", "3"), "main.py: --keep: an ensemble has no snapshots"),
+        ("test.py", ("--recipe", "ensemble", "--uncertainty", ""), "test.py: argument --uncertainty: '': expected a"),
+        ("tools/crossval.py", ("--seed", "4294967295", "--repeats", "2"), "crossval.py: --repeats: the last seed"),
         ("test.py", ("--uncertainty", "u.json"), "test.py: --uncertainty: only with --recipe ensemble"),
         (
             "test.py",

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from scipy.stats import kendalltau, norm
 
 import dataset
+import ensemble
 import training
 from network import Predictor
 from tasks import ENSEMBLE, TASKS
@@ -45,13 +47,14 @@ def test_a_training_sees_the_rest_alone_and_is_judged_on_the_test_fold():
 
 def test_every_recipe_gives_a_score_an_architecture(monkeypatch):
     """And the three of the reference's training are of its snapshots, as they are named."""
+    quick = replace(ENSEMBLE[0], num_epochs=15, batch_size=5, lr=5e-3, dropout_ratio=0.1)
     monkeypatch.setattr(crossval, "TASKS", [replace(TASKS[0], num_epochs=6, batch_size=5, snapshot=-3)])
-    monkeypatch.setattr(crossval, "ENSEMBLE", [replace(ENSEMBLE[0], num_epochs=2, batch_size=5)])
+    monkeypatch.setattr(crossval, "ENSEMBLE", [quick])
     monkeypatch.setattr(crossval, "AVERAGED", 2)
     encodings, ranks = dataset.encode(ARCHITECTURES), np.arange(53)
     others = dataset.sample_architectures(31, seed=5)
     scores = {}
-    for training_of, names in crossval.RECIPES.items():
+    for training_of, names in crossval.TRAININGS.items():
         made = training_of(0, encodings, ranks, others)
         assert tuple(made) == names
         scores |= made
@@ -65,8 +68,20 @@ def test_every_recipe_gives_a_score_an_architecture(monkeypatch):
             each.append(predictor(dataset.encode(others)).numpy())
     np.testing.assert_allclose(scores["best"], each[-1], atol=1e-5)
     np.testing.assert_allclose(scores["reference"], each[-3], atol=1e-5)
+    (opinion,) = ensemble.opinions([ensemble.train(quick, encodings, ranks)], others)
+    assert len(opinion) > 1
+    assert torch.equal(scores["process"], opinion[0])
+    assert torch.equal(scores["members"], opinion[1:].mean(0))
+    assert torch.equal(scores["ensemble"], ensemble.combine(opinion))
     places = [np.argsort(np.argsort(row, kind="stable")) for row in each[-2:]]
     np.testing.assert_allclose(scores["average"], np.mean(places, 0), atol=1)
+
+
+def test_a_worker_that_dies_is_said(monkeypatch):
+    monkeypatch.setattr(crossval, "TRAININGS", {lambda *_: os._exit(1): ("ridge",)})
+    ranks = {task.name: np.arange(53) for task in TASKS}
+    with pytest.raises(ChildProcessError, match="a worker process died"):
+        crossval.cross_validate(ARCHITECTURES, ranks, TASKS[:1], ["ridge"], [0], 1, lambda futures, total: futures)
 
 
 def test_ridge_is_the_regression_of_quantiles():

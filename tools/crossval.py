@@ -6,7 +6,7 @@
 
 With p = numpy.random.RandomState(seed).permutation(n), fold f tests on p[f::5] and trains on the rest, in p's order;
 what a recipe chooses, it chooses among the rest. Prints Kendall's tau on the test architectures (NaN counts as 0), the
-mean over the folds of each seed, then the recipes' paired differences; in brackets the standard error over the folds.
+mean over all folds, then the recipes' paired differences; in brackets the standard error over the folds.
 
     reference   the reference's procedure: each task's settings, its snapshot by place from the best on validation
     best        the same training, the best snapshot on validation
@@ -21,6 +21,8 @@ import json
 import multiprocessing
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -67,7 +69,7 @@ def ensembles(place, encodings, ranks, architectures):
 
 
 # By training, the recipes that come of it.
-RECIPES = {
+TRAININGS = {
     snapshots: ("reference", "best", "average"),
     ridge: ("ridge",),
     ensembles: ("process", "members", "ensemble"),
@@ -99,24 +101,34 @@ def evaluate(job):
 
 
 def cross_validate(architectures, ranks, tasks, recipes, seeds, jobs, progress):
-    """{recipe: (seeds, folds, tasks) array of Kendall's tau}. progress: wraps an iterable as tqdm.tqdm does."""
+    """{recipe: (seeds, folds, tasks) array of Kendall's tau}. progress: wraps an iterable as tqdm.tqdm does.
+
+    Raises what a training does, and ChildProcessError where a worker dies.
+    """
     import numpy as np
 
     places = [TASKS.index(task) for task in tasks]
     queue = [
         (training, seed, fold, place, architectures, ranks[TASKS[place].name])
-        for training, made in RECIPES.items()
+        for training, made in TRAININGS.items()
         if set(made) & set(recipes)
         for seed in seeds
         for fold in range(FOLDS)
         for place in places
     ]
     taus = {recipe: np.zeros((len(seeds), FOLDS, len(places))) for recipe in recipes}
-    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # it is the parent that ends the workers
-    with multiprocessing.get_context("fork").Pool(jobs, signal.signal, ignore_ctrl_c) as pool:
-        for (seed, fold, place), found in progress(pool.imap_unordered(evaluate, queue), total=len(queue)):
-            for recipe in set(found) & set(recipes):
-                taus[recipe][seeds.index(seed), fold, places.index(place)] = found[recipe]
+    fork, ctrl_c_ends_it = multiprocessing.get_context("fork"), (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(jobs, fork, signal.signal, ctrl_c_ends_it) as pool:
+        futures = [pool.submit(evaluate, job) for job in queue]
+        try:
+            for future in progress(as_completed(futures), total=len(queue)):
+                (seed, fold, place), found = future.result()
+                for recipe in set(found) & set(recipes):
+                    taus[recipe][seeds.index(seed), fold, places.index(place)] = found[recipe]
+        except BrokenProcessPool:
+            raise ChildProcessError("a worker process died") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
     return taus
 
 
@@ -141,15 +153,20 @@ def table(tasks, taus):
 
 
 def parse_arguments(argv=None):
-    names = [name for made in RECIPES.values() for name in made]
+    names = [name for made in TRAININGS.values() for name in made]
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
     parser.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="RECIPE", help="only these")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the first permutation (default: 0)")
     parser.add_argument("--repeats", type=cli.positive, default=1, help="permutations, seeds in a row (default: 1)")
     parser.add_argument("--jobs", type=cli.positive, help="processes (default: the cores)")
-    parser.add_argument("--json", metavar="FILE", help="write every tau: {recipe: [seed][fold][task]}")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--json", type=cli.output_file, metavar="FILE", help="write every tau: {recipe: [seed][fold][task]}"
+    )
+    args = parser.parse_args(argv)
+    if args.seed + args.repeats > 2**32:
+        parser.error("--repeats: the last seed is above 2**32 - 1")
+    return args
 
 
 def main():
@@ -162,6 +179,8 @@ def main():
     from dataset import TRAIN_FILE, load_train
 
     cli.choose_folders(args)
+    if args.json:
+        cli.make_folder(args.json.parent)
     architectures, ranks = load_train(Path(args.data_path, TRAIN_FILE))
     seeds = list(range(args.seed, args.seed + args.repeats))
     jobs = args.jobs or cli.cores()
