@@ -218,7 +218,7 @@ class Trainer:
         return self.validation.ktau()
 
     def state_dict(self, flat):
-        """The state dict of the predictor with the parameters `flat`, a copy of step.parameters."""
+        """The state dict of the predictor with the parameters `flat`, laid out as step.parameters."""
         names, parameters = zip(*self.predictor.named_parameters(), strict=True)
         tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
         return {"pos.pos_table": self.predictor.pos.pos_table.cpu(), **tensors}

@@ -1,5 +1,6 @@
 """Fixtures: small data files in the competition's format, made from sampled architectures."""
 
+import gc
 import json
 import os
 import shutil
@@ -34,6 +35,14 @@ def make_content(architectures, start=1, seed=0):
     for entry, architecture in zip(content.values(), architectures, strict=True):
         entry["arch"] = architecture
     return content
+
+
+@pytest.fixture(autouse=True)
+def garbage_is_collected():
+    """What cli.run leaves off for a script's short life is on again for the next test."""
+    yield
+    gc.enable()
+    gc.unfreeze()
 
 
 @pytest.fixture
