@@ -136,6 +136,20 @@ def test_ctrl_c_ends_all_processes_and_says_what_was_finished(data_folder, tmp_p
     checkpoint.choose(tmp_path / "r" / "sop_final.pth", find_task("sop"))
 
 
+def test_ctrl_c_ends_a_cross_validation(data_folder, tmp_path):
+    flags = ("--data_path", data_folder, "--jobs", 2, "--recipes", "ensemble", "--json", "taus.json")
+    with started("tools/crossval.py", *flags, cwd=tmp_path) as process:
+        wait_for(lambda: len(children(process.pid)) == 2)
+        workers = children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr.endswith("crossval.py: interrupted\n")
+    assert "Traceback" not in stderr
+    assert all(map(ended, workers))
+    assert not (tmp_path / "taus.json").exists()
+
+
 def test_ctrl_c_keeps_what_was_finished(data_folder, tmp_path):
     flags = ("--tasks", "sop", "cplfw", "--jobs", 1, "--val_interval", 1000, "--batch_size", 8, "--num_epochs", 300)
     with trained(data_folder, tmp_path, *flags, "--log_interval", 100) as process:

@@ -100,6 +100,12 @@ def evaluate(job):
     return (seed, fold, place), taus
 
 
+def end_with_ctrl_c():
+    """In a worker: end at Ctrl-C at once and without a word; what there is to say, its parent says."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def cross_validate(architectures, ranks, tasks, recipes, seeds, jobs, progress):
     """{recipe: (seeds, folds, tasks) array of Kendall's tau}. progress: wraps an iterable as tqdm.tqdm does.
 
@@ -117,10 +123,12 @@ def cross_validate(architectures, ranks, tasks, recipes, seeds, jobs, progress):
         for place in places
     ]
     taus = {recipe: np.zeros((len(seeds), FOLDS, len(places))) for recipe in recipes}
-    fork, ctrl_c_ends_it = multiprocessing.get_context("fork"), (signal.SIGINT, signal.SIG_DFL)
-    with ProcessPoolExecutor(jobs, fork, signal.signal, ctrl_c_ends_it) as pool:
-        futures = [pool.submit(evaluate, job) for job in queue]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), end_with_ctrl_c) as pool:
         try:
+            # Ctrl-C reaches the workers, too: not before they are ready to end with it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            futures = [pool.submit(evaluate, job) for job in queue]
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             for future in progress(as_completed(futures), total=len(queue)):
                 (seed, fold, place), found = future.result()
                 for recipe in set(found) & set(recipes):
