@@ -155,7 +155,7 @@ def load(path, task):
         raise checkpoint.CheckpointError(f"{path}: not an ensemble's checkpoint: main.py --recipe ensemble writes one")
     checkpoint.check_name(path, content, task)
     size = len(content["members"]) + 1
-    for name, shape in (("matrix", (87, 87)), ("means", (size,)), ("deviations", (size,))):
+    for name, shape in (("matrix", (len(USED), len(USED))), ("means", (size,)), ("deviations", (size,))):
         value = content.get(name)
         if not (checkpoint.is_array(value, torch.float64) and value.shape == shape and value.isfinite().all()):
             raise checkpoint.CheckpointError(f"{path}: {name}: expected {' x '.join(map(str, shape))} finite numbers")

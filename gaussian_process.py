@@ -37,11 +37,10 @@ def fit(x, ranks):
     (exp(c z) - 1) / c. The 25 variances s, v, the noise and the warp c are what ITERATIONS steps up the likelihood
     find; a prior of standard deviation 0.22 holds c near 0.
 
-    x: (n, 87), the USED part of n encodings; ranks: n numbers. Returns a float64 matrix A (87, 87): the posterior mean
-    is x A x + constant, since all that the covariance knows is single choices and pairs of them.
+    x: (n, 87) float64, the USED part of n encodings; ranks: n numbers. Returns a float64 matrix A (87, 87): the
+    posterior mean is x A x + constant, since all that the covariance knows is single choices and pairs of them.
     """
-    n, x, z = len(ranks), x.double(), quantiles(ranks)
-    centre = x.mean(0)
+    n, z, centre = len(ranks), quantiles(ranks), x.mean(0)
     d = x - centre
 
     def model(point):
