@@ -1,20 +1,19 @@
-"""Architectures: their strings, the one-hot encoding, and the competition's two files.
+"""Architecture strings, their one-hot encoding, labels, and the competition's two JSON files.
 
 A string has 37 characters: the depth (`j`, `k`, `l` = 10, 11, 12 layers), then for each of 12 layers the number of
 heads (`1`-`3`), the MLP ratio (`1`-`3`) and the embedding (always `1`); a layer past the depth is `000`.
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from checkpoint import read_whole
-from tasks import TASKS, InputError, find_task, first_line
-
-TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
-TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
+from files import InputError, first_line, read_file
+from folders import TEST_FILE, TRAIN_FILE
+from tasks import TASKS, find_task
 
 DEPTHS = {"j": 10, "k": 11, "l": 12}
 LAYERS, LENGTH, WIDTH = 12, 37, 10  # a string is 1 + 3 * LAYERS characters, each encoded as WIDTH numbers
@@ -26,7 +25,7 @@ class DataError(InputError):
 
 
 def _allowed(position):
-    """{character: column that encodes it} at this position of a string; `0`, an absent layer, has no column."""
+    """Columns of the characters allowed at this position of a string: {character: column}, ABSENT for `0`."""
     if position == 0:
         return {"j": 0, "k": 1, "l": 2}
     kind = (position - 1) % 3
@@ -39,11 +38,11 @@ for _position in range(LENGTH):
         COLUMNS[_position, ord(_character)] = _column
 
 
-# The places of a flattened encoding that are not 0 in every architecture: of depth, and in each layer of the heads, the
-# MLP ratio and the embedding. They say all there is to say.
-USED = [WIDTH * row + column for row in range(LENGTH) for column in range(WIDTH) if column in COLUMNS[row]]
+# Indices of the 87 features that can be nonzero in a flattened encoding: 3 of depth, then in each layer 3 of heads, 3
+# of the MLP ratio and 1 of the embedding, which is 1 where the layer is present.
+FEATURES = [WIDTH * row + column for row in range(LENGTH) for column in range(WIDTH) if column in COLUMNS[row]]
 
-ONE_HOT = np.eye(WIDTH + 1, WIDTH, dtype=np.float32)  # its last row, which ABSENT = -1 picks, is zero
+ONE_HOT = np.eye(WIDTH + 1, WIDTH, dtype=np.float32)  # the last row, index ABSENT = -1, is zero
 
 
 def check_architecture(architecture, key="architecture"):
@@ -63,9 +62,9 @@ def check_architecture(architecture, key="architecture"):
 
 
 def columns(architectures, keys=None):
-    """(n, 37) int8: the column that encodes each character of n strings, ABSENT where the layer is absent.
+    """Column that encodes each character of n architecture strings: (n, 37) int8, ABSENT where the layer is absent.
 
-    keys: the n names of the strings, for messages. Raises DataError for a string outside the search space.
+    keys: n names of the strings, for messages. Raises DataError for a string outside the search space.
     """
     text = b""
     if all(isinstance(a, str) for a in architectures) and set(map(len, architectures)) <= {LENGTH}:
@@ -116,8 +115,11 @@ def sample_architectures(n, seed, exclude=()):
     return list(found)
 
 
-def _read(path, keys):
-    """The JSON object in the file: {name: entry}, order kept, every entry an object with an `arch` and `keys`."""
+def load_entries(path):
+    """Read a file of architectures: (architectures, content), n strings in the file's order and the JSON object.
+
+    Only `arch` is looked at. Raises DataError naming file, key and position, OSError where the file cannot be read.
+    """
 
     def unique(pairs):
         entry = dict(pairs)
@@ -128,7 +130,7 @@ def _read(path, keys):
         return entry
 
     try:
-        content = json.loads(read_whole(path).decode("utf-8"), object_pairs_hook=unique)
+        content = json.loads(read_file(path).decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
     except json.JSONDecodeError as error:
@@ -144,65 +146,88 @@ def _read(path, keys):
     for name, entry in content.items():
         if not isinstance(entry, dict):
             raise DataError(f"{path}: {name}: expected an object with 'arch' and the ranks")
-        for key in ("arch", *keys):
-            if key not in entry:
-                raise DataError(f"{path}: {name}: '{key}' is missing")
-    return content
-
-
-def load_train(path):
-    """Read a training file.
-
-    Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64, each in [0, n)}; ranks
-    may be shared. Raises DataError naming file, key and position, OSError where the file cannot be read.
-    """
-    architectures, content = load_test(path)
-    return architectures, known_ranks(path, content)
-
-
-def known_ranks(path, content):
-    """{task name: (n,) int64, each in [0, n)}, the ranks in the content of the file at `path`; raises DataError."""
-    first = {}
-    for name, entry in content.items():
-        for task in TASKS:
-            rank = entry[task.rank_key]
-            if type(rank) is not int or not 0 <= rank < len(content):
-                raise DataError(
-                    f"{path}: {name}: {task.rank_key} is {json.dumps(rank)[:40]}: "
-                    f"expected an integer from 0 to {len(content) - 1}"
-                )
-        other = first.setdefault(entry["arch"], name)
-        for task in TASKS:
-            if content[other][task.rank_key] != entry[task.rank_key]:
-                raise DataError(f"{path}: {name}: the architecture of {other} with another {task.rank_key}")
-    return {task.name: np.array([entry[task.rank_key] for entry in content.values()]) for task in TASKS}
-
-
-def load_test(path):
-    """Read a test file: (architectures, content), n strings in the file's order and the JSON object as it is.
-
-    The rank fields are placeholders and never looked at. Raises as load_train.
-    """
-    content = _read(path, [task.rank_key for task in TASKS])
+        if "arch" not in entry:
+            raise DataError(f"{path}: {name}: 'arch' is missing")
     architectures = [entry["arch"] for entry in content.values()]
     columns(architectures, [f"{path}: {name}" for name in content])
     return architectures, content
 
 
-class ArchPerfDataset(torch.utils.data.Dataset):
-    """The training or the test file of folder `root`, an item an architecture, for torch's data loaders.
+def load_train(path, tasks=None, note=lambda line: None):
+    """Read a training file.
 
-    An item is (encoding, rank) of the training file, with `target_type` a task (`cplfw` or `cplfw_rank`), or the
-    encoding alone of the test file; an encoding is (37, 10) float32, a rank an int. Raises as load_train and find_task.
+    tasks: those whose labels are needed; None for all that the file labels. note: called with each line that a user
+    should read. Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64 in [0, n)}, as
+    `parse_labels`. Raises as load_entries and parse_labels.
+    """
+    architectures, content = load_entries(path)
+    return architectures, parse_labels(path, content, tasks, note)
+
+
+def labelled_tasks(content):
+    """Tasks that at least one entry of a file's content labels."""
+    return [task for task in TASKS if any(task.rank_key in entry for entry in content.values())]
+
+
+def parse_labels(path, content, tasks=None, note=lambda line: None):
+    """Ranks of the labels in the content of the file at `path`: {task name: (n,) int64 in [0, n)}.
+
+    A task's labels are any finite numbers; a rank says how many are smaller, so ties share the lowest, and the ranks 0
+    to n - 1 stay as they are. tasks, note: as load_train. Raises DataError for a task that is labelled in some entries
+    only, a label that is no finite number, and an architecture that occurs twice with different labels.
+    """
+    if tasks is None:
+        tasks = labelled_tasks(content)
+        if not tasks:
+            raise DataError(f"{path}: no entry has a label such as '{TASKS[0].rank_key}': label at least one task")
+        if len(tasks) < len(TASKS):
+            note(f"tasks labelled in {path}: {', '.join(task.name for task in tasks)}")
+    first, ranks, ordered, tied = {}, {}, [], []
+    for name, entry in content.items():
+        other = first.setdefault(entry["arch"], name)
+        for task in tasks:
+            if task.rank_key not in entry:
+                raise DataError(
+                    f"{path}: {name}: '{task.rank_key}' is missing: label every entry or name other --tasks"
+                )
+            label = entry[task.rank_key]
+            if not (type(label) is int or (type(label) is float and math.isfinite(label))):
+                found = json.dumps(label)[:40]
+                raise DataError(f"{path}: {name}: {task.rank_key} is {found}: expected a finite number")
+            if content[other].get(task.rank_key) != label:
+                raise DataError(f"{path}: {name}: the architecture of {other} with another {task.rank_key}")
+    for task in tasks:
+        labels = [entry[task.rank_key] for entry in content.values()]
+        smaller = {}  # label -> how many are smaller; in Python's numbers, which compare integers of any size exactly
+        for position, label in enumerate(sorted(labels)):
+            smaller.setdefault(label, position)
+        ranks[task.name] = np.array([smaller[label] for label in labels])
+        if not all(type(label) is int and 0 <= label < len(labels) for label in labels):
+            ordered.append(task.name)
+        elif len(smaller) < len(labels):
+            tied.append(task.name)
+    if ordered:
+        note(f"not the ranks 0 to {len(content) - 1}, only the order of the labels is used: {', '.join(ordered)}")
+    if tied:
+        note(f"some architectures share a rank, which is allowed: {', '.join(tied)}")
+    return ranks
+
+
+class ArchPerfDataset(torch.utils.data.Dataset):
+    """Training or test file of the folder `root` for torch's data loaders, an item an architecture.
+
+    An item of the training file is (encoding, rank), the rank that of `target_type`, a task (`cplfw` or `cplfw_rank`);
+    of the test file it is the encoding alone. An encoding is (37, 10) float32, a rank an int. Raises as load_train and
+    find_task.
     """
 
     def __init__(self, root, target_type, train=True):
         task = find_task(target_type)
         if train:
-            architectures, ranks = load_train(Path(root) / TRAIN_FILE)
+            architectures, ranks = load_train(Path(root) / TRAIN_FILE, [task])
             self.ranks = ranks[task.name].tolist()
         else:
-            architectures, _ = load_test(Path(root) / TEST_FILE)
+            architectures, _ = load_entries(Path(root) / TEST_FILE)
             self.ranks = None
         self.encodings = encode(architectures)
 

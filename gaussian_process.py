@@ -1,72 +1,137 @@
-"""A Gaussian process over the choices of an architecture: the ensemble's second opinion.
+"""Gaussian process on the choices of an architecture and their pairs: learns from ranks, predicts scores and intervals.
 
-The predictors learn from pairs, this learns from the ranks themselves; the two err differently.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006; equation numbers here are theirs.
 """
 
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from dataset import LAYERS
+from network import one_thread
+from tasks import SettingError
 
-CHOICES = 1 + 2 * LAYERS  # depth, then each layer's heads and MLP ratio
-# How alike two alternatives of a choice are: l l' + x x', with x the one-hot and l = -1, 0, 1 the alternative as a
-# number. All are 0 in a layer that is absent; the embedding, which is always the same, is no choice.
-ALIKE = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 2.0]], dtype=torch.float64)
-BLOCKS = torch.block_diag(ALIKE, *[ALIKE, ALIKE, torch.zeros(1, 1)] * LAYERS)  # (87, 87), as USED
-# Which choice each of the 87 is of; the embedding is counted to the heads, where its zero block makes no difference.
+NUM_CHOICES = 1 + 2 * LAYERS  # depth, then heads and MLP ratio of each layer
+# Covariance of the three alternatives of one choice: a linear effect of the alternative's index -1, 0, 1 (l l') plus a
+# free effect of each alternative (identity matrix).
+CHOICE_KERNEL = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 2.0]], dtype=torch.float64)
+# The same for the 87 features (dataset.FEATURES). The embedding never varies within a layer: its block is zero.
+BLOCKS = torch.block_diag(CHOICE_KERNEL, *[CHOICE_KERNEL, CHOICE_KERNEL, torch.zeros(1, 1)] * LAYERS)
+# Index of the choice that each feature encodes; the embedding gets any index of its layer, as its block is zero.
 IN_LAYER = torch.tensor([0, 0, 0, 1, 1, 1, 0])
-CHOICE = torch.cat([torch.zeros(3, dtype=torch.int64), *(1 + 2 * layer + IN_LAYER for layer in range(LAYERS))])
+CHOICE_OF_FEATURE = torch.cat(
+    [torch.zeros(3, dtype=torch.int64), *(1 + 2 * layer + IN_LAYER for layer in range(LAYERS))]
+)
+# Hyperparameters: log variance of each choice, log v of the pairs, log noise variance, warp c.
+START = [-3.0] * NUM_CHOICES + [-3.0, -2.0, 0.01]
+BOUNDS = [(-12, 3)] * (NUM_CHOICES + 1) + [(-7, 3), (-1, 1)]
+WARP_PRECISION = 20.0  # of the normal prior on c: a standard deviation of 0.22
 ITERATIONS = 30
 
 
-def quantiles(ranks):
-    """The normal quantiles of n ranks, equal where they are: (n,) float64 tensor."""
+class GaussianProcess(NamedTuple):
+    """A fitted Gaussian process of one task; all float64."""
+
+    matrix: torch.Tensor  # (87, 87), A: the predicted label of features x is x A x + constant
+    constant: torch.Tensor  # ()
+    std: torch.Tensor  # (), predictive standard deviation of a label: posterior variance and noise
+    warp: torch.Tensor  # (), c: a label is (exp(c z) - 1) / c with z the normal score of a rank
+    leave_one_out: torch.Tensor  # (n,), label of each training architecture as predicted from the others
+
+
+def normal_scores(ranks):
+    """Normal quantiles of n ranks, Phi^-1((rank + 1/2) / n), ties at their mean rank: (n,) float64 tensor."""
     return torch.from_numpy(ndtri((rankdata(ranks) - 0.5) / len(ranks)))
 
 
-def fit(x, ranks):
-    """Fit ranks by maximum marginal likelihood (Rasmussen and Williams, Gaussian Processes for ML, 2006, chapter 5).
+@one_thread()
+def fit(x, labels, report=None):
+    """Fit a Gaussian process to ranks by maximum marginal likelihood (eq. 5.8).
 
-    With d the centred encodings (n, 87), the covariance of the n architectures is
+    With d the centred features (n, 87), the covariance of the n labels is
 
-        K = K1 + v K1 * K1 + noise,    K1 = d M d',    M block-diagonal, s_j ALIKE for choice j:
+        K = K1 + v K1 * K1 + noise I,    K1 = d M d',    M block-diagonal, s_j CHOICE_KERNEL for choice j:
 
-    effects of single choices, and of pairs of them. The labels are the ranks' normal quantiles z, warped to
-    (exp(c z) - 1) / c. The 25 variances s, v, the noise and the warp c are what ITERATIONS steps up the likelihood
-    find; a prior of standard deviation 0.22 holds c near 0.
+    effects of single choices, and of pairs of choices. The labels are the normal scores z of the ranks, warped to
+    y = (exp(c z) - 1) / c and centred. ITERATIONS steps of L-BFGS-B fit the 25 variances s, v, the noise and c.
 
-    x: (n, 87) float64, the USED part of n encodings; ranks: n numbers. Returns a float64 matrix A (87, 87): the
-    posterior mean is x A x + constant, since all that the covariance knows is single choices and pairs of them.
+    The predictive standard deviation hardly depends on the architecture: with 100 and more training architectures of
+    the search space it stays within 15 % of its mean, so that one number stands for all.
+
+    x: (n, 87) float64 of 0 and 1, the features of n encodings; labels: n ranks, of which only the order counts;
+    report: called after each iteration as report(iteration, negative log marginal likelihood per architecture).
+    Returns a GaussianProcess. Raises SettingError where all labels are equal.
     """
-    n, z, centre = len(ranks), quantiles(ranks), x.mean(0)
+    n = len(labels)
+    if len(np.unique(labels)) < 2:
+        raise SettingError(f"all {n} architectures have the same rank: there is no order to learn")
+    z, centre = normal_scores(labels), x.mean(0)
     d = x - centre
 
     def model(point):
-        """M, v, K and the labels, given log s, log v, the log of the noise, and c."""
-        pair, noise, c = point[CHOICES].exp(), point[CHOICES + 1].exp(), point[CHOICES + 2]
-        metric = BLOCKS * point[CHOICE].exp()
+        """(v, noise, c), M, K1, the Cholesky factor of K, y and K^-1 (y - mean) for given hyperparameters."""
+        pair, noise, c = point[NUM_CHOICES].exp(), point[-2].exp(), point[-1]
+        c = c if abs(c) > 1e-6 else torch.full_like(c, 1e-6)  # the limit at 0, as good as exact, without 0 / 0
+        metric = BLOCKS * point[CHOICE_OF_FEATURE].exp()
         first = d @ metric @ d.T
+        root = torch.linalg.cholesky(first + pair * first**2 + noise * torch.eye(n, dtype=x.dtype))
         y = torch.expm1(c * z) / c
-        return metric, pair, first + pair * first**2 + noise * torch.eye(n, dtype=x.dtype), y - y.mean()
+        return (pair, noise, c), metric, first, root, y, torch.cholesky_solve((y - y.mean())[:, None], root)[:, 0]
 
-    def negative_log_likelihood(numbers):
-        """And its gradient. The Jacobian of the warp is left out: the quantiles sum to 0, so it is 1."""
-        point = torch.tensor(numbers, requires_grad=True)
-        _, _, covariance, y = model(point)
-        root = torch.linalg.cholesky(covariance)
-        white = torch.linalg.solve_triangular(root, y[:, None], upper=False)
-        value = white.square().sum() / 2 + root.diagonal().log().sum() + 10 * point[CHOICES + 2] ** 2
-        return value.item(), torch.autograd.grad(value, point)[0].numpy()
+    def objective(numbers):
+        """Negative log posterior of the hyperparameters, up to a constant, and its gradient.
 
-    start = [-3.0] * CHOICES + [-3.0, -2.0, 0.01]
-    bounds = [(-12, 3)] * (CHOICES + 1) + [(-7, 3), (-1, 1)]
+        The Jacobian of the warp is left out: without ties the normal scores sum to 0, so it is 1.
+        """
+        (pair, noise, c), metric, first, root, y, weights = model(torch.from_numpy(numbers))
+        value = weights @ (y - y.mean()) / 2 + root.diagonal().log().sum() + WARP_PRECISION / 2 * c**2
+        slope = torch.cholesky_inverse(root).addr_(weights, weights, alpha=-1).div_(2)  # by K, eq. 5.9
+        by_metric = d.T @ (slope * (1 + 2 * pair * first)) @ d * metric
+        by_c = (z * torch.exp(c * z) - y) / c
+        gradient = x.new_zeros(len(numbers)).index_add_(0, CHOICE_OF_FEATURE, by_metric.sum(0))
+        gradient[NUM_CHOICES] = pair * (slope * first**2).sum()
+        gradient[-2] = noise * slope.trace()
+        gradient[-1] = weights @ (by_c - by_c.mean()) + WARP_PRECISION * c
+        return value.item(), gradient.numpy()
+
+    iterations = itertools.count(1)
+
+    def callback(intermediate_result):  # scipy passes it by this name
+        if report:
+            prior = WARP_PRECISION / 2 * intermediate_result.x[-1] ** 2
+            report(next(iterations), float(intermediate_result.fun - prior) / n + math.log(2 * math.pi) / 2)
+
     options = {"maxiter": ITERATIONS}
-    found = minimize(negative_log_likelihood, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    metric, pair, covariance, y = model(torch.from_numpy(found.x))
-    weights = torch.linalg.solve(covariance, y)
-    pairs = pair * metric @ (d.T * weights) @ d @ metric
-    # In d it is single d + d pairs d; multiplied out, with x * x = x.
+    found = minimize(objective, START, jac=True, method="L-BFGS-B", bounds=BOUNDS, options=options, callback=callback)
+    (pair, _, c), metric, _, root, y, weights = model(torch.from_numpy(found.x))
+    # Posterior mean (eq. 2.25) of centred features t: t single + t pairs t. Multiplied out for x = t + centre, with
+    # x * x = x, that is one quadratic form and a constant.
     single = metric @ (d.T @ weights)
-    return pairs + torch.diag(single - 2 * pairs @ centre)
+    pairs = pair * metric @ (d.T * weights) @ d @ metric
+    matrix = pairs + torch.diag(single - 2 * pairs @ centre)
+    constant = y.mean() - single @ centre + centre @ pairs @ centre
+    variances = 1 / torch.cholesky_inverse(root).diagonal()  # leave-one-out predictions in closed form, eq. 5.12
+    return GaussianProcess(matrix, constant, variances.mean().sqrt(), c, y - weights * variances)
+
+
+def rank_interval(fitted, scores, n, probability=0.8):
+    """Central intervals of the ranks of m architectures among n, from the predictive standard deviation.
+
+    Rank r fills the quantiles from r / n to (r + 1) / n, so the end y of a label's interval has the rank
+    floor(n Phi(log(1 + c y) / c)). This holds where the n are many and drawn like the training architectures.
+
+    fitted: fields of a GaussianProcess by name; scores: (m,), of its matrix; probability: of the interval to hold the
+    true rank, above 0 and below 1.
+    Returns (low, high), each (m,) int64, 0 <= low <= high < n.
+    """
+    mean, width = scores.double() + fitted["constant"], ndtri((1 + probability) / 2) * fitted["std"]
+    y = torch.stack([mean - width, mean + width])
+    z = torch.log1p((fitted["warp"] * y).clamp(min=-1)) / fitted["warp"]  # infinite where no z has the label y
+    low, high = (n * torch.special.ndtr(z)).long().clamp(max=n - 1)
+    return low, high

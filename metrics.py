@@ -1,32 +1,32 @@
-"""How well scores order architectures: Kendall's tau for many small batches at once, and ranks."""
+"""Kendall's tau for many small batches at once, and ranks."""
 
 import math
 
 import numpy as np
 import torch
 
-from tasks import InputError
+from files import InputError
 
 
-def pair_order(values):
+def pair_signs(values):
     """(..., n) -> (..., n, n): the sign of values[i] - values[j], 0 where one of them is NaN."""
     return torch.sub(values.unsqueeze(-1), values.unsqueeze(-2)).sign_().nan_to_num_(0)
 
 
-def kendall_tau(scores, labels, order=None):
+def kendall_tau(scores, labels, signs=None):
     """Kendall's tau-b of every row of `scores` with the same row of `labels`, as scipy.stats.kendalltau.
 
     tau_b = (concordant - discordant) / sqrt(pairs untied in scores * pairs untied in labels), Kendall (1945),
     doi:10.1093/biomet/33.3.239. All pairs are compared, so this is for batches: time and memory are O(b n^2).
 
-    scores, labels: (b, n) tensors; order: pair_order(labels), where it is known. Returns (b,) float64 in [-1, 1]; NaN
-    for a row of which one side is constant, contains NaN, or has fewer than two elements. Raises ValueError where the
-    shapes differ or are not (b, n).
+    scores, labels: (b, n) tensors; signs: pair_signs(labels), where they are known. Returns (b,) float64 in [-1, 1];
+    NaN for a row with a side that is constant, contains NaN, or has fewer than two elements. Raises ValueError where
+    the shapes differ or are not (b, n).
     """
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(f"expected two (b, n) tensors, got {tuple(scores.shape)} and {tuple(labels.shape)}")
-    x = pair_order(scores).float().flatten(1)
-    y = (pair_order(labels) if order is None else order).float().flatten(1)
+    x = pair_signs(scores).float().flatten(1)
+    y = (pair_signs(labels) if signs is None else signs).float().flatten(1)
     # Their products count pairs, all twice; as whole numbers below 2**24, up to n = 4096, they are exact.
     balance, untied_x, untied_y = (torch.linalg.vecdot(a, b).double() for a, b in ((x, y), (x, x), (y, y)))
     tau = (balance / untied_x.sqrt() / untied_y.sqrt()).clamp(-1, 1)  # 0 / 0 = NaN where a side is constant
@@ -34,12 +34,17 @@ def kendall_tau(scores, labels, order=None):
 
 
 def nan_below(ktau):
-    """The key that sorts taus with NaN, which a constant predictor has, below every number."""
+    """Sort key of a tau: NaN, the tau of a constant predictor, is below every number."""
     return -math.inf if math.isnan(ktau) else ktau
 
 
+def best_validation(validate_ktau):
+    """(tau, epoch) of the best validation, the latest of equal ones. validate_ktau: (epoch, tau) pairs."""
+    return max(((ktau, epoch) for epoch, ktau in validate_ktau), key=lambda pair: (nan_below(pair[0]), pair[1]))
+
+
 def ranks(scores):
-    """0-based rank of each of the n scores: how many are strictly smaller, so that ties share the lowest. O(n log n).
+    """0-based rank of each of n scores: the number of strictly smaller ones, so that ties share the lowest. O(n log n).
 
     scores: (n,) array. Returns (n,) int64 in [0, n). Raises InputError where a score is NaN: it has no rank.
     """
@@ -48,8 +53,7 @@ def ranks(scores):
         raise InputError(
             f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and have no rank: use other weights"
         )
-    # The places in ascending order are written back in one pass: searching each score in the sorted ones would miss the
-    # cache at every halving.
+    # Write the ranks back in one pass: a binary search for each score would miss the cache at every step.
     order = np.argsort(scores)
     ascending, first = scores[order], np.ones(len(scores), bool)
     np.not_equal(ascending[1:], ascending[:-1], out=first[1:])

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from dataset import LENGTH, WIDTH
+
 
 @contextlib.contextmanager
 def one_thread():
@@ -21,7 +23,7 @@ def one_thread():
 class PositionalEncoding(nn.Module):
     """Adds the sinusoidal position (Vaswani et al., arXiv:1706.03762, section 3.5) to each row of an encoding."""
 
-    def __init__(self, positions=40, width=10):
+    def __init__(self, positions=40, width=WIDTH):
         super().__init__()
         column = np.arange(width)
         angle = np.arange(positions)[:, None] / np.power(10000, 2 * (column // 2) / width)
@@ -34,7 +36,7 @@ class PositionalEncoding(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Scores architectures: a higher score predicts a higher rank. 26,929 parameters.
+    """MLP that scores architectures; a higher score predicts a higher rank, a worse architecture. 26,929 parameters.
 
     Module names and creation order are those of the published checkpoints; the order also fixes which random
     numbers initialise which layer.
@@ -43,7 +45,7 @@ class Predictor(nn.Module):
     def __init__(self, dropout_ratio=0.5):
         super().__init__()
         self.pos = PositionalEncoding()
-        self.fc1 = nn.Linear(37 * 10, 64)  # no activation follows: the reference has none
+        self.fc1 = nn.Linear(LENGTH * WIDTH, 64)  # no activation follows: the reference has none
         self.net = nn.Sequential(
             nn.Linear(64, 32),
             nn.ReLU(),
@@ -66,19 +68,19 @@ class Predictor(nn.Module):
         return self.fc2(self.net(self.fc1(self.pos(encodings).flatten(1)))).squeeze(1)
 
 
-# exp() overflows float32 at 88.7. Up to here log(1 + exp(x)) is computed as written, rounding included; past it, it
-# equals x in float32 and its slope equals 1.
+# exp() overflows float32 at 88.7. Up to here log(1 + exp(x)) is computed as written, rounding included; above it, it
+# equals x in float32 and its derivative equals 1.
 LINEAR_ABOVE = 80.0
 
 
 def pairwise_ranking_loss(scores, labels):
     """ReNAS ranking loss (arXiv:1910.01523): mean over i != j of log(1 + exp(-(o_i - o_j) sign(y_i - y_j))).
 
-    scores, labels: (..., n), n >= 2. Returns (...): a number >= 0 for each batch, log 2 where no pair is told apart.
+    scores, labels: (..., n), n >= 2. Returns (...): a loss >= 0 for each batch, log 2 where all scores are equal.
     """
     n = scores.shape[-1]
-    order = torch.sign(labels.unsqueeze(-1) - labels.unsqueeze(-2))  # (..., n, n)
-    wrong = -(scores.unsqueeze(-1) - scores.unsqueeze(-2)) * order
-    losses = torch.log(1 + torch.exp(wrong.clamp(max=LINEAR_ABOVE))) + (wrong - LINEAR_ABOVE).clamp(min=0)
+    signs = torch.sign(labels.unsqueeze(-1) - labels.unsqueeze(-2))  # (..., n, n)
+    z = -(scores.unsqueeze(-1) - scores.unsqueeze(-2)) * signs
+    losses = torch.log(1 + torch.exp(z.clamp(max=LINEAR_ABOVE))) + (z - LINEAR_ABOVE).clamp(min=0)
     same = torch.eye(n, dtype=torch.bool, device=scores.device)
     return losses.masked_fill(same, 0).sum((-2, -1)) / (n * (n - 1))

@@ -1,19 +1,33 @@
-"""Scoring many architectures with several predictors at once, and the submission made of the scores."""
+"""Score many architectures with several models at once."""
 
-import json
+from typing import NamedTuple
 
 import torch
 
-from checkpoint import write_whole
-from dataset import DEPTHS, USED, encode
-from metrics import ranks
+from dataset import DEPTHS, FEATURES, LENGTH, WIDTH, encode
 from network import Predictor, one_thread
 
 CHUNK = 1024  # architectures encoded at a time: few enough for the cache
 
 
-def networks(state_dicts, device="cpu"):
-    """k state dicts of Predictor -> a function from x, the (n, 87) USED part of n encodings, to (k, n) scores."""
+class Model(NamedTuple):
+    """Score of an architecture with features x: x A x + the weighted sum of the networks' scores.
+
+    A high score predicts a high rank number, that is a bad architecture.
+    """
+
+    matrix: torch.Tensor  # (87, 87) float64, A
+    networks: tuple = ()  # state dicts of network.Predictor
+    weights: tuple = ()  # a float for each network
+
+
+def merge_networks(state_dicts, device="cpu", dtype=torch.float32):
+    """Stack k state dicts of Predictor in eval mode as four layers on the 87 features.
+
+    The first two linear layers have no nonlinearity between them: they are merged, in float64, into one map, which
+    takes in the positional encoding and the bias as well. Returns (weights, biases): weights (k, in, out) of four
+    layers, biases (k, 1, out) of the last three.
+    """
     predictors = []
     for state_dict in state_dicts:
         predictors.append(Predictor())
@@ -22,55 +36,58 @@ def networks(state_dicts, device="cpu"):
     for layer in zip(*(predictor.double().linears() for predictor in predictors), strict=True):
         weights.append(torch.stack([linear.weight.t() for linear in layer]))  # (k, in, out)
         biases.append(torch.stack([linear.bias[None] for linear in layer]))  # (k, 1, out)
-    # Nothing but sums lies between the encoding and the second linear layer's output: one map, merged in float64.
-    position = torch.stack([predictor.pos(torch.zeros(1, 37, 10)).flatten(1) for predictor in predictors]).double()
+    nothing = torch.zeros(1, LENGTH, WIDTH)
+    position = torch.stack([predictor.pos(nothing).flatten(1) for predictor in predictors]).double()
     bias = (position @ weights[0] + biases[0]) @ weights[1] + biases[1]
-    merged = (weights[0] @ weights[1])[:, USED]
-    merged[:, : len(DEPTHS)] += bias  # every architecture has one depth: adding to all three is adding a bias, but free
-    merged, *weights = (weight.float().to(device) for weight in (merged, *weights[2:]))
-    biases = [bias.float().to(device) for bias in biases[2:]]
+    merged = (weights[0] @ weights[1])[:, FEATURES]
+    merged[:, : len(DEPTHS)] += bias  # an architecture has one depth: adding to all three adds the bias, at no cost
+    return [w.to(device, dtype) for w in (merged, *weights[2:])], [b.to(device, dtype) for b in biases[2:]]
 
-    def scores(x):
-        hidden = torch.bmm(x.expand(len(predictors), -1, -1), merged).relu_()
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            hidden = torch.baddbmm(bias, hidden, weight).relu_()
-        # Transposed: a product with one row is faster than one with one column.
-        return torch.baddbmm(biases[-1], weights[-1].transpose(1, 2), hidden.transpose(1, 2)).squeeze(1)
 
-    return scores
+def network_scores(x, weights, biases):
+    """Scores of n architectures with features x (n, 87) by the k networks of merge_networks: (k, n)."""
+    hidden = torch.bmm(x.expand(len(weights[0]), -1, -1), weights[0]).relu_()
+    for weight, bias in zip(weights[1:-1], biases[:-1], strict=True):
+        hidden = torch.baddbmm(bias, hidden, weight).relu_()
+    # Transposed: a product with one row is faster than one with one column.
+    return torch.baddbmm(biases[-1], weights[-1].transpose(1, 2), hidden.transpose(1, 2)).squeeze(1)
 
 
 def evaluate(function, k, architectures, device="cpu"):
-    """(k, n) float32: what `function`, from (m, 87) to (k, m), makes of the USED encodings of n architecture strings.
+    """Apply `function`, from encodings (m, 37, 10) to (k, m), to n architecture strings in chunks: (k, n) float32.
 
     Memory beyond the result does not grow with n. Raises DataError for a string outside the search space.
     """
-    scores = torch.empty(k, len(architectures))
+    values = torch.empty(k, len(architectures))
     for start in range(0, len(architectures), CHUNK):
-        x = encode(architectures[start : start + CHUNK]).flatten(1)[:, USED].to(device)
-        scores[:, start : start + CHUNK] = function(x)
-    return scores
+        values[:, start : start + CHUNK] = function(encode(architectures[start : start + CHUNK]).to(device))
+    return values
 
 
 @one_thread()
 @torch.inference_mode()
-def score(state_dicts, architectures, device="cpu"):
-    """Score n architecture strings with k predictors in eval mode: (k, n) float32.
+def score(models, architectures, device="cpu"):
+    """Score n architecture strings with k models: (k, n) float32; the lower, the better.
 
-    state_dicts: k state dicts of Predictor. Memory and errors as `evaluate`.
+    models: k of Model, or functions from encodings (m, 37, 10) to (m,) scores. Memory and errors as `evaluate`.
     """
-    return evaluate(networks(state_dicts, device), len(state_dicts), architectures, device)
+    described = [(i, model) for i, model in enumerate(models) if isinstance(model, Model)]
+    quadratic = [(i, model.matrix.to(device, torch.float32)) for i, model in described if model.matrix.any()]
+    networks = [network for _, model in described for network in model.networks]
+    merged = merge_networks(networks, device) if networks else None
+    owner = torch.tensor([i for i, model in described for _ in model.networks], device=device)
+    weights = torch.tensor([weight for _, model in described for weight in model.weights], device=device)[:, None]
 
+    def scores(encodings):
+        values = torch.zeros(len(models), len(encodings), device=device)
+        x = encodings.flatten(1)[:, FEATURES]
+        if networks:
+            values.index_add_(0, owner, network_scores(x, *merged).mul_(weights))
+        for i, matrix in quadratic:
+            values[i] += (x @ matrix).mul_(x).sum(1)
+        for i, model in enumerate(models):
+            if not isinstance(model, Model):
+                values[i] = model(encodings)
+        return values
 
-def write_submission(name, content, tasks, scores):
-    """Write Track2_submitA_<name>.json in the current folder and return its path.
-
-    content: the test file's, as dataset.load_test returns it; the rank fields of k `tasks` are filled in, in place.
-    scores: (k, n), a row a task. Raises InputError where a score is NaN, OSError.
-    """
-    for task, row in zip(tasks, scores, strict=True):
-        for entry, rank in zip(content.values(), ranks(row).tolist(), strict=True):
-            entry[task.rank_key] = rank
-    path = f"Track2_submitA_{name}.json"
-    write_whole(path, json.dumps(content).encode())
-    return path
+    return evaluate(scores, len(models), architectures, device)

@@ -1,28 +1,31 @@
 """The surrogate benchmark: stand-ins for the competition's two files, and the true ranks, which it never published.
 
-An architecture's score on a task is the sum of its choices' effects, fitted to real measurements, plus noise of the
-size that the fit left over: data/surrogate/effects.json, made by tools/surrogate.py. The idea is that of NAS-Bench-301
-(Siems et al., arXiv:2008.09777).
+An architecture's score on a task is the sum of its choices' effects, fitted to real measurements, plus noise with the
+standard deviation of the fit's residuals: data/surrogate/effects.json, made by tools/surrogate.py. The idea is that of
+NAS-Bench-301 (Siems et al., arXiv:2008.09777).
 """
 
+import errno
 import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
-from checkpoint import fingerprint, write_whole
-from dataset import LENGTH, TEST_FILE, TRAIN_FILE, WIDTH, DataError, columns, sample_architectures
+from dataset import LAYERS, LENGTH, TEST_FILE, TRAIN_FILE, WIDTH, DataError, columns, sample_architectures
+from files import first_line, read_file, sha256, write_file
+from folders import is_surrogate, project_folder
 from metrics import ranks
 from tasks import TASKS
 
 EFFECTS_FILE, TRUTH_FILE = "effects.json", "truth.json"
 TRAINED, TOTAL, SEED = 500, 100_000, 2022
 UNIT = 1e-6
+GENERATE = "python tools/surrogate.py generate --output FOLDER, then --data_path FOLDER"
 
 
 def generate(effects):
-    """The surrogate's files, {name: bytes}: 500 ranked architectures, 99,500 without ranks, the same with their ranks.
+    """Generate the surrogate's files, {name: bytes}: 500 ranked architectures, 99,500 without ranks, those with ranks.
 
     effects: {task name: {"depth": 3 effects, "heads": 12 x 3, "mlp_ratio": 12 x 3, "residual": the noise's standard
     deviation}}. The same effects give the same bytes on every machine.
@@ -54,24 +57,55 @@ def generate(effects):
 
 def _file(architectures, rows, start):
     """rows: of each task the ranks; start: the number of the first architecture."""
-    # As json.dumps writes it, in a sixth of the time; nothing in an architecture string needs an escape.
+    # The same text as json.dumps, in a sixth of the time; nothing in an architecture string needs an escape.
     form = '"arch%d": {' + "".join(f'"{task.rank_key}": %d, ' for task in TASKS) + '"arch": "%s"}'
     names = range(start, start + len(architectures))
     return f"{{{', '.join(map(form.__mod__, zip(names, *rows, architectures, strict=True)))}}}".encode()
 
 
-def make(folder):
-    """Make the surrogate's files in `folder`, which holds effects.json, unless they are there as it says.
+def prepare(data_path):
+    """Make the surrogate's files where `data_path` is its folder and they are missing; raises as make."""
+    if is_surrogate(data_path):
+        make(data_path)
 
-    Raises DataError where other files would come out than those whose sha256 it records, OSError.
+
+def make(folder):
+    """Make the surrogate's files in `folder`, unless they are there as effects.json says.
+
+    Raises DataError where effects.json is damaged, or other files result than its SHA-256 sums say; OSError, which
+    names another folder as the way out, where `folder` cannot be written to.
     """
-    path = Path(folder, EFFECTS_FILE)
-    content = json.loads(path.read_text())
-    recorded = content["sha256"]
-    if all(Path(folder, name).exists() and fingerprint(Path(folder, name)) == recorded[name] for name in recorded):
+    path = Path(project_folder("data", "surrogate"), EFFECTS_FILE)
+    tasks, recorded = _read_effects(path)
+    if all(Path(folder, name).is_file() and sha256(Path(folder, name)) == recorded[name] for name in recorded):
         return
     print(f"making the surrogate benchmark in {folder}", flush=True)
-    for name, data in generate(content["tasks"]).items():
+    for name, data in generate(tasks).items():
         if hashlib.sha256(data).hexdigest() != recorded[name]:
-            raise DataError(f"{path}: makes another {name} than its sha256 says: restore the file, or fit it again")
-        write_whole(Path(folder, name), data)
+            raise DataError(f"{path}: gives another {name} than its SHA-256 says: restore the file, or fit it again")
+        try:
+            write_file(Path(folder, name), data)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EROFS):
+                error.strerror += f": make it elsewhere: {GENERATE}"
+            raise
+
+
+def _read_effects(path):
+    """(effects by task, {file name: SHA-256}) of effects.json; raises DataError where it is damaged, OSError."""
+    try:
+        content = json.loads(read_file(path))
+        tasks, recorded = content["tasks"], content["sha256"]
+        for task in TASKS:
+            effects = tasks[task.name]
+            shapes = [
+                np.array(effects[name], dtype=float).shape for name in ("depth", "heads", "mlp_ratio", "residual")
+            ]
+            if shapes != [(3,), (LAYERS, 3), (LAYERS, 3), ()]:
+                raise ValueError(f"{task.name} has effects of other shapes")
+        if set(recorded) != {TRAIN_FILE, TEST_FILE, TRUTH_FILE}:
+            raise ValueError("the SHA-256 sums are of other files")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+        raise DataError(f"{path}: damaged: {what}: restore the file, or fit it again") from None
+    return tasks, recorded

@@ -3,22 +3,13 @@
 Importing this module costs nothing (no torch), so that the command line can answer at once.
 """
 
-import dataclasses
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
-
-class InputError(ValueError):
-    """A mistake in what the user gave; its message is one line that says where it is and what to do."""
+from files import InputError
 
 
 class SettingError(InputError):
     """A setting out of its range, or a task that does not exist."""
-
-
-def first_line(error):
-    """The first line of what another library's error says, or its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _setting(help):
@@ -33,17 +24,18 @@ class Task:
     lr: float = _setting("Adam's learning rate, > 0")
     weight_decay: float = _setting("Adam's L2 weight decay, >= 0")
     batch_size: int = _setting("architectures a batch, >= 2 (the loss compares pairs)")
-    train_ratio: float = _setting("part of the file that trains, the rest validates, between 0 and 1")
+    train_ratio: float = _setting("share of the file that trains, the rest validates, between 0 and 1")
     seed: int = _setting("seed of the weights, the dropout and the sampling orders, >= 0")
     dropout_ratio: float = _setting("probability of dropping a unit, 0 <= p < 1")
     cos: bool = _setting("anneal the learning rate to zero along a cosine")
     val_interval: int = _setting("epochs between validations, >= 1")
     snapshot: int = _setting("the snapshot that scores, counted from the best on validation (-1)")
     num_epochs: int = field(default=400, metadata={"help": "passes over the training part, >= 1"})
+    keep: int = field(default=50, metadata={"help": "snapshots kept, the best on validation, >= 1"})
 
     @property
     def rank_key(self):
-        """The task's field in the competition's files."""
+        """Name of the task's labels in the competition's files."""
         return f"{self.name}_rank"
 
     def __post_init__(self):
@@ -57,6 +49,7 @@ class Task:
             ("val_interval", "at least 1", self.val_interval >= 1),
             ("snapshot", "negative, -1 for the best on validation", self.snapshot < 0),
             ("num_epochs", "at least 1", self.num_epochs >= 1),
+            ("keep", "at least 1", self.keep >= 1),
         ):
             if not valid:
                 raise SettingError(f"{name} {getattr(self, name)}: must be {allowed}")
@@ -74,32 +67,10 @@ TASKS = (
     Task("sop", 1e-3, 6e-4, 50, 0.8, 4, 0.5, True, 1, -4),
 )
 
-# The members of an ensemble (ensemble.py): settings found by cross-validation, the same for every task.
-MEMBERS = 4
-ENSEMBLE = tuple(
-    replace(task, lr=1e-3, weight_decay=6e-4, batch_size=25, dropout_ratio=0.5, cos=True, seed=0, num_epochs=120)
-    for task in TASKS
-)
-
-
-class Recipe(NamedTuple):
-    """A way to score a task: the settings it trains with, and what the names of its files end in."""
-
-    tasks: tuple
-    ending: str
-
-
-RECIPES = {"reference": Recipe(TASKS, "final"), "ensemble": Recipe(ENSEMBLE, "ensemble")}
-
 
 def find_task(name):
-    """The task called `name`, as `cplfw` or `cplfw_rank`; raises SettingError where there is none."""
+    """Task called `name`, either `cplfw` or `cplfw_rank`; raises SettingError where there is none."""
     for task in TASKS:
         if name in (task.name, task.rank_key):
             return task
     raise SettingError(f"unknown task '{name}': choose from {', '.join(task.name for task in TASKS)}")
-
-
-def settings(task):
-    """{name: value} of every setting of `task`, its name first."""
-    return dataclasses.asdict(task)

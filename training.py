@@ -1,4 +1,4 @@
-"""Training one predictor: the optimiser step with its gradient written out, and the loop around it."""
+"""Train one predictor: the optimiser step with its gradient written out, and the loop around it."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, arXiv:1412.6980
 
 
 class TrainingStep:
-    """Adam steps on batches of one size: forward, loss gradient, backward and update, written out.
+    """Adam step on a batch of fixed size: forward, loss gradient, backward and update, written out.
 
-    Every line is the kernel that autograd or torch.optim.Adam would run, in the same order, so that the weights come
-    out the same to the last bit; without their bookkeeping a step takes a sixth of the time. The parameters, their
-    gradients and Adam's moments lie in one flat buffer each; the predictor's parameters become views of the first.
+    Each line runs the kernel that autograd or torch.optim.Adam would run, in the same order, so the weights are equal
+    to the last bit; without their bookkeeping a step takes a sixth of the time. The parameters, their gradients and
+    Adam's moments lie in one flat buffer each; the predictor's parameters become views of the first.
 
-    With W, b the five linear layers' parameters, D a layer's scaled dropout mask, o = h4 the n architectures' scores:
+    With W, b the parameters of the five linear layers, D a layer's scaled dropout mask, o = h4 the n scores:
 
         forward    h0 = W0 x + b0;   hi = relu(Wi h(i-1) + bi) * Di, i = 1, 2, 3;   h4 = W4 h3 + b4
         loss       L = 1/(n(n-1)) sum_ij log(1 + exp(z_ij)),   z_ij = -(o_i - o_j) sign(y_i - y_j)
@@ -37,14 +37,14 @@ class TrainingStep:
         views = split(self.parameters, parameters)
         for parameter, view in zip(parameters, views, strict=True):
             parameter.data = view
-        gradients = split(self.gradient, parameters)
+        parts = split(self.gradient, parameters)
         self.weights, self.biases = views[0::2], views[1::2]
         self.transposed = [weight.t() for weight in self.weights]
-        self.weight_gradients, self.bias_gradients = gradients[0::2], gradients[1::2]
+        self.weight_gradients, self.bias_gradients = parts[0::2], parts[1::2]
         widths = [len(bias) for bias in self.biases]
         self.hidden = [like.new_empty(n, width) for width in widths[:-1]]
-        self.slopes = [like.new_empty(n, width) for width in widths]  # the g of the docstring
-        self.transposed_slopes = [slope.t() for slope in self.slopes]
+        self.gradients = [like.new_empty(n, width) for width in widths]  # the g of the docstring
+        self.transposed_gradients = [g.t() for g in self.gradients]
         self.exponential, self.fraction = like.new_empty(n, n), like.new_empty(n, n)
         self.unit = like.new_ones(()) / (n * (n - 1)) * -2
 
@@ -57,21 +57,21 @@ class TrainingStep:
                 hidden.mul_(masks[i - 1])
         torch.addmm(self.biases[4], hidden, self.transposed[4], out=scores)
 
-    def __call__(self, x, order, scores, masks, lr):
-        """One step. order: (n, n), sign(y_i - y_j); the other arguments as in forward, which writes `scores`."""
+    def __call__(self, x, signs, scores, masks, lr):
+        """Take one step. signs: (n, n), sign(y_i - y_j); the other arguments as in forward, which writes `scores`."""
         self.forward(x, scores, masks)
-        slopes, hidden = self.slopes, self.hidden
-        e = torch.sub(scores.t(), scores, out=self.exponential).mul_(order).clamp_(max=LINEAR_ABOVE).exp_()
-        fraction = torch.div(self.unit, torch.add(e, 1, out=self.fraction), out=self.fraction).mul_(e).mul_(order)
-        torch.sum(fraction, 1, keepdim=True, out=slopes[4])
+        gradients, hidden = self.gradients, self.hidden
+        e = torch.sub(scores.t(), scores, out=self.exponential).mul_(signs).clamp_(max=LINEAR_ABOVE).exp_()
+        fraction = torch.div(self.unit, torch.add(e, 1, out=self.fraction), out=self.fraction).mul_(e).mul_(signs)
+        torch.sum(fraction, 1, keepdim=True, out=gradients[4])
         for i in (4, 3, 2, 1, 0):
             below = hidden[i - 1] if i else x
-            torch.mm(self.transposed_slopes[i], below, out=self.weight_gradients[i])
-            torch.sum(slopes[i], 0, out=self.bias_gradients[i])
+            torch.mm(self.transposed_gradients[i], below, out=self.weight_gradients[i])
+            torch.sum(gradients[i], 0, out=self.bias_gradients[i])
             if i:
-                torch.mm(slopes[i], self.weights[i], out=slopes[i - 1])
+                torch.mm(gradients[i], self.weights[i], out=gradients[i - 1])
             if i > 1:
-                masked = slopes[i - 1].mul_(masks[i - 2])
+                masked = gradients[i - 1].mul_(masks[i - 2])
                 torch.ops.aten.threshold_backward.grad_input(masked, below, 0, grad_input=masked)
         self._adam(lr)
 
@@ -85,13 +85,16 @@ class TrainingStep:
 
 
 def split(flat, tensors):
-    """Views of the vector `flat`, shaped one after another like `tensors`."""
+    """Split the vector `flat` into consecutive views with the shapes of `tensors`."""
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def bernoulli_is_uniform(device):
-    """Whether bernoulli_(p) is what uniform_() < p is, in half the time; not so on a GPU, nor where it draws by MKL."""
+    """True where bernoulli_(p) consumes random numbers as uniform_() < p does: not on a GPU, nor where MKL draws.
+
+    The latter draws a whole epoch's dropout at once, in half the time.
+    """
     generator = torch.Generator(device)
     drawn = torch.empty(1000, device=device).bernoulli_(0.5, generator=generator.manual_seed(0))
     uniform = torch.empty(1000, dtype=torch.float64, device=device).uniform_(generator=generator.manual_seed(0))
@@ -99,31 +102,31 @@ def bernoulli_is_uniform(device):
 
 
 class Batches:
-    """One part of the data in shuffled batches, which always lie in the same memory; a short last one is dropped."""
+    """One split of the data in shuffled batches of fixed memory; an incomplete last batch is dropped."""
 
     def __init__(self, inputs, labels, batch_size):
         self.inputs, self.labels = inputs, labels
         self.count = len(inputs) // batch_size
         self.batches = inputs.new_empty(self.count, batch_size, inputs.shape[1])
-        self.order = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = sign(label_i - label_j)
+        self.pair_signs = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = sign(label_i - label_j)
         self.scores = inputs.new_empty(self.count, batch_size, 1)
 
-    def shuffle(self, orders):
-        """Draw the next pass, as a data loader does: a base seed from the global generator, the order from `orders`."""
+    def shuffle(self, sampler_generator):
+        """Draw the next pass as a data loader does: a base seed from the global generator, then the permutation."""
         torch.empty((), dtype=torch.int64).random_()
-        order = torch.randperm(len(self.inputs), generator=orders)[: self.count * self.batches.shape[1]]
-        order = order.to(self.inputs.device)
-        torch.index_select(self.inputs, 0, order, out=self.batches.view(len(order), -1))
-        self.drawn = self.labels[order].view(self.count, -1)
-        torch.sub(self.drawn[:, :, None], self.drawn[:, None, :], out=self.order).sign_()
+        permutation = torch.randperm(len(self.inputs), generator=sampler_generator)
+        permutation = permutation[: self.count * self.batches.shape[1]].to(self.inputs.device)
+        torch.index_select(self.inputs, 0, permutation, out=self.batches.view(len(permutation), -1))
+        self.shuffled_labels = self.labels[permutation].view(self.count, -1)
+        torch.sub(self.shuffled_labels[:, :, None], self.shuffled_labels[:, None, :], out=self.pair_signs).sign_()
 
     def ktau(self):
-        """Mean over the batches of Kendall's tau of the scores last written."""
-        return kendall_tau(self.scores.squeeze(2), self.drawn, self.order).mean().item()
+        """Mean over the batches of Kendall's tau of the last scores."""
+        return kendall_tau(self.scores.squeeze(2), self.shuffled_labels, self.pair_signs).mean().item()
 
 
 class Snapshot(NamedTuple):
-    """A predictor as it was after `epoch`, with its tau on the validation part."""
+    """Weights of a predictor after `epoch`, with its tau on the validation split."""
 
     epoch: int
     ktau: float
@@ -132,7 +135,7 @@ class Snapshot(NamedTuple):
 
 @dataclass
 class Run:
-    """What training gave: its curves, and the snapshots ascending by validation tau, NaN first."""
+    """Result of training one predictor: curves, and snapshots in ascending order of validation tau, NaN first."""
 
     task: Task
     train_loss: list = field(default_factory=list)  # one an epoch
@@ -143,82 +146,82 @@ class Run:
 
     @property
     def index(self):
-        """The index of the snapshot that scores: the task's, or the nearest one that was kept."""
+        """Index of the snapshot that scores: the task's, or the nearest one that was kept."""
         return max(self.task.snapshot, -len(self.snapshots))
 
 
-def check_size(task, n):
-    """Return how many of n architectures train; raises SettingError where a part is smaller than a batch."""
-    trained = int(task.train_ratio * n)
-    for part, size in (("training", trained), ("validation", n - trained)):
+def train_size(task, n):
+    """Number of the n architectures that train; raises SettingError where a split is smaller than a batch."""
+    n_train = int(task.train_ratio * n)
+    for part, size in (("training", n_train), ("validation", n - n_train)):
         if size < task.batch_size:
             raise SettingError(
                 f"{task.name}: the {part} part has {size} of the {n} architectures, fewer than a batch of "
                 f"{task.batch_size}: change --train_ratio or --batch_size"
             )
-    return trained
+    return n_train
 
 
 class Trainer:
-    """The training of one predictor from its seed on, an epoch at a time, on the first architectures of a set.
+    """Training of one predictor from its seed on, an epoch at a time.
 
-    encodings: (n, 37, 10) float32; ranks: n integers; trained: how many of them train. Seeds torch's global
-    generator. Call it inside `one_thread()` and `torch.inference_mode()`.
+    encodings: (n, 37, 10) float32; ranks: n integers; n_train: how many train, the first ones; the rest validates.
+    Seeds torch's global generator. Use it inside `one_thread()` and `torch.inference_mode()`.
     """
 
-    def __init__(self, task, encodings, ranks, trained, device="cpu"):
+    def __init__(self, task, encodings, ranks, n_train, device="cpu"):
         # A run is comparable number by number only while the generators are used in this order: seeds, twice six
-        # normals (the reference prints them), the weights; then for each pass its base seed and order, in training
-        # the dropout.
+        # normals (the reference prints them), the weights; then for each pass its base seed and permutation, and in
+        # training the dropout.
         torch.manual_seed(task.seed)
-        self.orders = torch.Generator().manual_seed(task.seed)
+        self.sampler_generator = torch.Generator().manual_seed(task.seed)
         torch.randn(2, 3), torch.randn(2, 3)
         self.task, self.epochs, self.lr = task, 0, task.lr
         self.predictor = Predictor(task.dropout_ratio).to(device)
         self.step = TrainingStep(self.predictor, task.batch_size, task.weight_decay)
         inputs = self.predictor.pos(encodings.to(device)).flatten(1)
         labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
-        self.training = Batches(inputs[:trained], labels[:trained], task.batch_size)
-        self.validation = Batches(inputs[trained:], labels[trained:], task.batch_size)
-        # The dropout masks of an epoch, drawn batch by batch and layer by layer.
+        self.training = Batches(inputs[:n_train], labels[:n_train], task.batch_size)
+        self.validation = Batches(inputs[n_train:], labels[n_train:], task.batch_size)
+        # Dropout masks of an epoch, drawn batch by batch and layer by layer.
         layers = [torch.empty_like(hidden) for _ in range(self.training.count) for hidden in self.step.hidden[1:]]
-        self.kept = torch.cat([layer.flatten() for layer in layers])
-        self.masks = split(self.kept.fill_(1), layers)
-        self.uniform = torch.empty_like(self.kept, dtype=torch.float64) if bernoulli_is_uniform(device) else None
+        self.dropout = torch.cat([layer.flatten() for layer in layers])
+        self.masks = split(self.dropout.fill_(1), layers)
+        self.uniform = torch.empty_like(self.dropout, dtype=torch.float64) if bernoulli_is_uniform(device) else None
 
     def epoch(self):
         """Train for an epoch."""
         task, training, layers = self.task, self.training, len(self.step.hidden) - 1
-        training.shuffle(self.orders)
+        training.shuffle(self.sampler_generator)
         if task.dropout_ratio:
             if self.uniform is None:
                 for mask in self.masks:
                     mask.bernoulli_(1 - task.dropout_ratio)
             else:
-                torch.lt(self.uniform.uniform_(), 1 - task.dropout_ratio, out=self.kept)
-            self.kept.div_(1 - task.dropout_ratio)
+                torch.lt(self.uniform.uniform_(), 1 - task.dropout_ratio, out=self.dropout)
+            self.dropout.div_(1 - task.dropout_ratio)
         masks = (self.masks[i : i + layers] for i in range(0, len(self.masks), layers))
-        for batch, order, scores, dropped in zip(training.batches, training.order, training.scores, masks, strict=True):
-            self.step(batch, order, scores, dropped, self.lr)
+        for batch, *rest in zip(training.batches, training.pair_signs, training.scores, masks, strict=True):
+            self.step(batch, *rest, self.lr)
         self.epochs += 1
         if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
             before, now = (math.pi * epochs / task.num_epochs for epochs in (self.epochs - 1, self.epochs))
             self.lr *= (1 + math.cos(now)) / (1 + math.cos(before))
 
     def loss(self):
-        """Mean over the last epoch's batches of their loss."""
-        losses = pairwise_ranking_loss(self.training.scores.squeeze(2), self.training.drawn)
+        """Mean loss over the batches of the last epoch."""
+        losses = pairwise_ranking_loss(self.training.scores.squeeze(2), self.training.shuffled_labels)
         return losses.mean(dtype=torch.float64).item()
 
     def validate(self):
-        """Score the validation part; returns the mean over its batches of Kendall's tau."""
-        self.validation.shuffle(self.orders)
+        """Score the validation split; returns the mean of its batches' Kendall's tau."""
+        self.validation.shuffle(self.sampler_generator)
         for batch, scores in zip(self.validation.batches, self.validation.scores, strict=True):
             self.step.forward(batch, scores)
         return self.validation.ktau()
 
     def state_dict(self, flat):
-        """The state dict of the predictor with the parameters `flat`, laid out as step.parameters."""
+        """State dict of the predictor with the parameters `flat`, laid out as step.parameters."""
         names, parameters = zip(*self.predictor.named_parameters(), strict=True)
         tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
         return {"pos.pos_table": self.predictor.pos.pos_table.cpu(), **tensors}
@@ -226,15 +229,15 @@ class Trainer:
 
 @one_thread()
 @torch.inference_mode()
-def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
+def train(task, encodings, ranks, device="cpu", report=None):
     """Train one predictor.
 
-    encodings: (n, 37, 10) float32 tensor; ranks: n integers; keep: how many snapshots to hold, the best on validation;
-    on_epoch: called as on_epoch(epoch, loss, train tau, validation tau or None). Returns a Run; a loss that is not
-    finite ends it early. Seeds torch's global generator. Raises SettingError where a part is smaller than a batch.
+    encodings: (n, 37, 10) float32 tensor; ranks: n integers; report: called as report(epoch, loss, train tau,
+    validation tau or None). Returns a Run with the task.keep snapshots that are best on validation; a loss that is not
+    finite ends it early. Seeds torch's global generator. Raises SettingError where a split is smaller than a batch.
     """
-    trainer = Trainer(task, encodings, ranks, check_size(task, len(ranks)), device)
-    run, best = Run(task), {}
+    trainer = Trainer(task, encodings, ranks, train_size(task, len(ranks)), device)
+    run, kept = Run(task), {}
     for epoch in range(1, task.num_epochs + 1):
         trainer.epoch()
         run.train_loss.append(trainer.loss())
@@ -243,22 +246,22 @@ def train(task, encodings, ranks, keep=50, device="cpu", on_epoch=None):
         if finite and (epoch == 1 or epoch % task.val_interval == 0):
             ktau = trainer.validate()
             run.validate_ktau.append((epoch, ktau))
-            _keep(best, ktau, epoch, trainer.step.parameters, keep)
-        if on_epoch:
-            on_epoch(epoch, run.train_loss[-1], run.train_ktau[-1], ktau)
+            _keep(kept, ktau, epoch, trainer.step.parameters, task.keep)
+        if report:
+            report(epoch, run.train_loss[-1], run.train_ktau[-1], ktau)
         if not finite:
             run.stopped = f"the loss is {run.train_loss[-1]} in epoch {epoch}: lower --lr"
             break
-    for key in sorted(best):
-        epoch, ktau, flat = best[key]
+    for key in sorted(kept):
+        epoch, ktau, flat = kept[key]
         run.snapshots.append(Snapshot(epoch, ktau, trainer.state_dict(flat)))
     return run
 
 
-def _keep(best, ktau, epoch, parameters, keep):
-    """Hold a copy of the parameters under their tau; of equal taus the later epoch stays, NaN is below every number."""
+def _keep(kept, ktau, epoch, parameters, count):
+    """Keep a copy of the parameters under their tau; of equal taus the later epoch stays, NaN is below every number."""
     key = nan_below(ktau)
-    if key in best or len(best) < keep or key > min(best):
-        best[key] = (epoch, ktau, parameters.clone())
-        if len(best) > keep:
-            del best[min(best)]
+    if key in kept or len(kept) < count or key > min(kept):
+        kept[key] = (epoch, ktau, parameters.clone())
+        if len(kept) > count:
+            del kept[min(kept)]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import ensemble
 import pytest
 import torch
 from conftest import ROOT
@@ -13,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import checkpoint
 import cli
 import dataset
-import ensemble
 import main
 import training
 from metrics import ranks

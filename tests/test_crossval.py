@@ -2,13 +2,13 @@ import json
 import os
 from dataclasses import replace
 
+import ensemble
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kendalltau, norm
 
 import dataset
-import ensemble
 import training
 from network import Predictor
 from tasks import ENSEMBLE, TASKS

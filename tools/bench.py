@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "surrogate"
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
-from tasks import TASKS  # noqa: E402
+import cli
+from tasks import TASKS
 
 EPOCHS = 5  # of the plain loop; of ours where both are timed alike
 SEARCHED = 100  # architectures whose rank is searched for linearly, of 99,500

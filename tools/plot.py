@@ -3,30 +3,50 @@
     python tools/plot.py                        logs/tau.png, logs/loss.png, logs/rank.png, and the table
     python tools/plot.py --data_path FOLDER     where the training file is, without which rank.png is left as it is
 
-Needs requirements-dev.txt. The run is that of results/ and logs/train_final/; tools/reference.json has the reference's
-figures.
+Needs requirements-dev.txt. The run is that of results/published/ and logs/published/; tools/reference.json has the
+reference's figures.
 """
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import startup
+
+if __name__ == "__main__":
+    startup.prepare()
 
 import io
 import json
 import math
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import matplotlib
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+matplotlib.use("agg")
+
+from matplotlib import pyplot
+from PIL import Image
 
 import cli
-from main import best
+import recipes
+from dataset import TRAIN_FILE, load_train
+from files import sha256
+from folders import PUBLISHED, project_folder
+from metrics import best_validation, kendall_tau, ranks
+from scoring import score
 from tasks import TASKS, Task
+from training import train_size
 
 # Okabe and Ito's colours, told apart by the colour-blind too.
 TRAIN, VALIDATION, REFERENCE = "#E69F00", "#0072B2", "#BBBBBB"
 
 
 def read_curve(logs, task, part, tag):
-    """A curve from the TensorBoard files of a run: (steps, values)."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    """Read a curve from the TensorBoard files of a run: (steps, values)."""
     events = EventAccumulator(str(Path(logs, task.name, part)), size_guidance={"scalars": 0}).Reload()
     scalars = events.Scalars(f"{task.name}/{tag}")
     return [event.step for event in scalars], [event.value for event in scalars]
@@ -39,40 +59,35 @@ def reference_curve(task, figures):
 
 
 def snapshot_of(content):
-    """The snapshot that scores, of a checkpoint's content."""
+    """Snapshot that scores, of a checkpoint's content."""
     return content["snapshots"][content["index"]]
 
 
 def table(checkpoints, reference):
-    """The results as a Markdown table. checkpoints, reference: {task name: content, figures}."""
+    """Results as a Markdown table. checkpoints, reference: {task name: content, figures}."""
     lines = [
         "| task | best, authors (GPU) | best, reference (CPU) | best, this port "
-        "| snapshot | its tau, authors (GPU) | its tau, this port |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| snapshot | its tau, authors (GPU) | its tau, this port | on the whole split |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     rows = []
     for name, content in checkpoints.items():
         figures = reference[name]
         gpu = figures["gpu_best_ktau"], figures["gpu_best_epoch"]
-        cpu = best(reference_curve(Task(**content["task"]), figures))
-        ours = best(content["validate_ktau"])
-        chosen = figures["gpu_snapshot_ktau"], snapshot_of(content)["ktau"]
+        cpu = best_validation(reference_curve(Task(**content["task"]), figures))
+        ours = best_validation(content["validate_ktau"])
+        chosen = figures["gpu_snapshot_ktau"], snapshot_of(content)["ktau"], content["whole_ktau"]
         runs = " | ".join(f"{ktau:.4f} @ {epoch}" for ktau, epoch in (gpu, cpu, ours))
-        lines.append(f"| {name} | {runs} | {content['index']} | {chosen[0]:.4f} | {chosen[1]:.4f} |")
+        lines.append(f"| {name} | {runs} | {content['index']} | {' | '.join(f'{ktau:.4f}' for ktau in chosen)} |")
         rows.append((gpu[0], cpu[0], ours[0], *chosen))
     mean = [f"{sum(column) / len(rows):.4f}" for column in zip(*rows, strict=True)]
     return "\n".join([*lines, f"| **mean** | {' | '.join(mean[:3])} | | {' | '.join(mean[3:])} |"])
 
 
 def panels(xlabel, ylabel, **kwargs):
-    """A figure with a panel a task: (figure, [axes])."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.spines.right": False, "axes.spines.top": False})
-    figure, axes = plt.subplots(2, len(TASKS) // 2, figsize=(9.2, 4.9), layout="constrained", **kwargs)
+    """Make a figure with a panel a task: (figure, [axes])."""
+    pyplot.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.spines.right": False, "axes.spines.top": False})
+    figure, axes = pyplot.subplots(2, len(TASKS) // 2, figsize=(9.2, 4.9), layout="constrained", **kwargs)
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
     for task, panel in zip(TASKS, axes.flat, strict=True):
@@ -92,7 +107,7 @@ def draw_taus(logs, checkpoints, reference):
         panel.plot(*behind, color=REFERENCE, lw=3, label="validation, the reference on a CPU")
         epochs, taus = read_curve(logs, task, "validate", "ktau")
         panel.plot(epochs, taus, color=VALIDATION, lw=0.8, label="validation")
-        ktau, epoch = best(zip(epochs, taus, strict=True))
+        ktau, epoch = best_validation(zip(epochs, taus, strict=True))
         panel.plot(epoch, ktau, "k^", ms=5, label="best on validation")
         chosen = snapshot_of(content)
         panel.plot(chosen["epoch"], chosen["ktau"], "o", mfc="none", mec="black", mew=1.5, ms=9, label="snapshot used")
@@ -102,10 +117,10 @@ def draw_taus(logs, checkpoints, reference):
 
 
 def draw_losses(logs):
-    """The training loss by epoch; log 2 is that of scores that tell nothing apart."""
+    """Training loss by epoch; equal scores have the loss log 2."""
     figure, axes = panels("epoch", "ranking loss, training part", sharex=True, sharey=True)
     for task, panel in zip(TASKS, axes, strict=True):
-        panel.axhline(math.log(2), color=REFERENCE, ls="--", label="log 2: no order learnt")
+        panel.axhline(math.log(2), color=REFERENCE, ls="--", label="log 2: nothing learnt")
         panel.plot(*read_curve(logs, task, "train", "loss"), color=VALIDATION, lw=0.8, label="loss")
         panel.set_xlim(0, task.num_epochs)
     axes[0].set_ylim(bottom=0)
@@ -113,24 +128,18 @@ def draw_losses(logs):
     return figure
 
 
-def draw_ranks(architectures, ranks, checkpoints):
-    """Predicted against true rank within the validation part; ranks: {task name: (n,) integers}."""
-    import torch
-
-    import metrics
-    from scoring import score
-    from training import check_size
-
+def draw_ranks(architectures, true, checkpoints):
+    """Predicted against true rank within the validation split; true: {task name: (n,) ranks}."""
     figure, axes = panels("true rank within the validation part", "predicted rank")
     for task, panel in zip(TASKS, axes, strict=True):
         content = checkpoints[task.name]
-        trained = check_size(Task(**content["task"]), len(architectures))
-        scores = score([snapshot_of(content)["state_dict"]], architectures[trained:])
-        labels = torch.as_tensor(ranks[task.name][trained:])[None]
-        ktau = metrics.kendall_tau(scores, labels).item()
+        n_train = train_size(Task(**content["task"]), len(architectures))
+        scores = score([recipes.get(recipes.DEFAULT).model(content)], architectures[n_train:])
+        labels = torch.as_tensor(true[task.name][n_train:])[None]
+        ktau = kendall_tau(scores, labels).item()
         count = scores.shape[1]
         panel.axline((0, 0), slope=1, color=REFERENCE)
-        panel.plot(metrics.ranks(labels[0]), metrics.ranks(scores[0]), "o", color=VALIDATION, ms=3, alpha=0.7, mew=0)
+        panel.plot(ranks(labels[0]), ranks(scores[0]), "o", color=VALIDATION, ms=3, alpha=0.7, mew=0)
         panel.set_title(f"{task.name}, tau {ktau:.3f}")
         panel.set(xlim=(-0.03 * count, 1.03 * count), ylim=(-0.03 * count, 1.03 * count), aspect="equal")
         panel.set_xticks(range(0, count + 1, count // 2))
@@ -139,9 +148,7 @@ def draw_ranks(architectures, ranks, checkpoints):
 
 
 def save(figure, path):
-    """Write a PNG of 64 colours, a third of the size of one of all."""
-    from PIL import Image
-
+    """Write a PNG of 64 colours, a third of the size of one with all colours."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=180)
     Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
@@ -149,25 +156,24 @@ def save(figure, path):
 
 def main():
     parser = cli.Parser(description=__doc__)
-    data = cli.own_folder("data")
+    data = project_folder("data")
     parser.add_argument("--data_path", default=data, metavar="FOLDER", help=f"of the training file (default: {data})")
     args = parser.parse_args()
-    import checkpoint
-    from dataset import TRAIN_FILE, load_train
-
-    results, logs = cli.own_folder("results"), cli.own_folder("logs", "train_final")
-    checkpoints = {task.name: checkpoint.load(checkpoint.path_of(results, task), task) for task in TASKS}
-    reference = json.loads(Path(cli.own_folder("tools", "reference.json")).read_text())["tasks"]
+    recipe, logs = recipes.get(recipes.DEFAULT), project_folder("logs", PUBLISHED)
+    checkpoints = {
+        task.name: recipe.load(recipe.path(project_folder("results", PUBLISHED), task), task) for task in TASKS
+    }
+    reference = json.loads(Path(project_folder("tools", "reference.json")).read_text())["tasks"]
     figures = {"tau": draw_taus(logs, checkpoints, reference), "loss": draw_losses(logs)}
     path = Path(args.data_path, TRAIN_FILE)
     if not path.exists():
         print(f"{path}: no such file: rank.png is left as it is", file=sys.stderr)
-    elif any(checkpoint.fingerprint(path) != content["data"] for content in checkpoints.values()):
-        print(f"{path}: not what results/ was trained on: rank.png is left as it is", file=sys.stderr)
+    elif any(sha256(path) != content["data"] for content in checkpoints.values()):
+        print(f"{path}: not what results/published was trained on: rank.png is left as it is", file=sys.stderr)
     else:
         figures["rank"] = draw_ranks(*load_train(path), checkpoints)
     for name, figure in figures.items():
-        save(figure, cli.own_folder("logs", f"{name}.png"))
+        save(figure, project_folder("logs", f"{name}.png"))
     print(table(checkpoints, reference))
 
 

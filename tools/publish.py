@@ -1,34 +1,48 @@
-"""Make a finished run small enough to publish, and the same wherever it was made.
+"""Publish the run in results/ and logs/train_final/: make it small, and the same wherever it was made.
 
     python main.py
     python tools/publish.py
 
-The checkpoints in results/ keep only the snapshot that scores; the TensorBoard files in logs/train_final/ lose the name
-of the machine.
+Writes results/published/ with only the snapshots that score, and logs/published/ without the name of the machine.
 """
 
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import startup
+
+if __name__ == "__main__":
+    startup.prepare()
+
+import shutil
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import checkpoint
 import cli
+import recipes
+from folders import PUBLISHED, project_folder
 from tasks import TASKS
 
 
-def publish(results, logs):
-    """Publish the run whose checkpoints lie in the folder `results` and whose TensorBoard files lie in `logs`."""
-    import checkpoint
-
+def publish(results, logs, to_results, to_logs):
+    """Publish the checkpoints in the folder `results` and the TensorBoard files in `logs` to the other two folders."""
+    recipe = recipes.get(recipes.DEFAULT)
     for task in TASKS:
-        checkpoint.slim(checkpoint.path_of(results, task), task)
+        content = recipe.load(recipe.path(results, task), task)
+        content["snapshots"] = {content["index"]: content["snapshots"][content["index"]]}
+        checkpoint.save(recipe.path(to_results, task), content)
     for path in Path(logs).glob("*/*/events.out.tfevents.*"):
-        path.replace(path.with_name("events.out.tfevents.published"))
+        target = Path(to_logs, path.parent.relative_to(logs), "events.out.tfevents.published")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
 
 
 def main():
     cli.Parser(description=__doc__).parse_args()
-    publish(cli.own_folder("results"), cli.own_folder("logs", "train_final"))
+    published = project_folder("results", PUBLISHED), project_folder("logs", PUBLISHED)
+    publish(project_folder("results"), project_folder("logs", "train_final"), *published)
 
 
 if __name__ == "__main__":

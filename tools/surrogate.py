@@ -1,23 +1,40 @@
 """The surrogate benchmark: fit it to the competition's training file, or make its files.
 
-    python tools/surrogate.py fit --data_path DIR     writes data/surrogate/effects.json
-    python tools/surrogate.py generate                makes the training and the test file and truth.json beside it
+    python tools/surrogate.py fit --data_path FOLDER        writes data/surrogate/effects.json
+    python tools/surrogate.py generate [--output FOLDER]    makes the training file, the test file and truth.json
 
-The training and scoring scripts do the second by themselves when they need it.
+The training and scoring scripts make the files in data/surrogate themselves when they need them.
 """
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import startup
+
+if __name__ == "__main__":
+    startup.prepare()
 
 import hashlib
 import json
 import re
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import torch
 
 import cli
+from dataset import FEATURES, LAYERS, TRAIN_FILE, encode, load_train
+from files import make_folder, printable, sha256, write_file
+from folders import SURROGATE, project_folder
+from gaussian_process import normal_scores
+from metrics import kendall_tau
+from recipes.ridge import IS_CHOICE, PENALTY, ridge
+from surrogate import EFFECTS_FILE, generate, make
 from tasks import TASKS
 
-PENALTY, FOLDS, SEED = 1.0, 5, 0
+FOLDS, SEED = 5, 0
 ABOUT = (
     "An architecture's score is the effect of its depth (10, 11, 12), plus those of each layer's heads and MLP ratio "
     "(a row a layer, a column a choice), plus normal noise with the standard deviation 'residual'. Made by "
@@ -27,90 +44,65 @@ ABOUT = (
 )
 
 
-def ridge(inputs, labels):
-    """Ridge regression, the intercept not penalised: a function from inputs to predictions, and the weights (d, t).
-
-    inputs: (n, d), labels: (n, t). Minimises |labels - intercept - inputs w|^2 + PENALTY |w|^2.
-    """
-    import numpy as np
-
-    centre, intercept = inputs.mean(0), labels.mean(0)
-    x = inputs - centre
-    weights = np.linalg.solve(x.T @ x + PENALTY * np.eye(x.shape[1]), x.T @ (labels - intercept))
-    return lambda inputs: (inputs - centre) @ weights + intercept, weights
-
-
 def fit(architectures, ranks):
     """Fit the effects that surrogate.generate takes, and each task's tau in cross-validation.
 
-    architectures: n strings; ranks: {task name: (n,) integers in [0, n)}. The labels are the ranks' normal quantiles.
+    architectures: n strings; ranks: {task name: (n,) integers in [0, n)}. The labels are the ranks' normal scores.
     """
-    import numpy as np
-    from scipy.stats import kendalltau, norm
-
-    from dataset import encode
-
-    inputs = encode(architectures).double().numpy()  # (n, 37, 10)
-    inputs[:, :, 9] = 0  # the embedding is no choice
-    inputs = inputs.reshape(len(inputs), -1)
-    labels = norm.ppf((np.stack([ranks[task.name] for task in TASKS], 1) + 0.5) / len(inputs))
-    predicted = np.empty_like(labels)
-    order = np.random.RandomState(SEED).permutation(len(inputs))
+    x = encode(architectures).flatten(1)[:, FEATURES].double() * IS_CHOICE
+    labels = torch.stack([normal_scores(ranks[task.name]) for task in TASKS], 1)  # (n, tasks)
+    predicted = torch.empty_like(labels)
+    order = np.random.RandomState(SEED).permutation(len(x))
     for fold in range(FOLDS):
-        held_out = order[fold::FOLDS]
-        rest = np.setdiff1d(order, held_out)
-        predicted[held_out] = ridge(inputs[rest], labels[rest])[0](inputs[held_out])
-    residual = np.sqrt(((labels - predicted) ** 2).mean(0))
-    weights = ridge(inputs, labels)[1].T.reshape(len(TASKS), 37, 10).round(4)
+        test, rest = order[fold::FOLDS], np.setdiff1d(order, order[fold::FOLDS])
+        weights, _ = ridge(x[rest], labels[rest])
+        predicted[test] = (x[test] - x[rest].mean(0)) @ weights + labels[rest].mean(0)
+    residual = (labels - predicted).square().mean(0).sqrt()
+    ktau = kendall_tau(predicted.t(), labels.t())
+    weights = ridge(x, labels)[0].numpy().round(4)  # (87, tasks)
+    layers = weights[3:].reshape(LAYERS, 7, len(TASKS))
     return {
         task.name: {
-            "depth": weights[i, 0, 0:3].tolist(),
-            "heads": weights[i, 1::3, 3:6].tolist(),
-            "mlp_ratio": weights[i, 2::3, 6:9].tolist(),
-            "residual": round(float(residual[i]), 4),
-            "ktau": round(float(kendalltau(predicted[:, i], labels[:, i]).statistic), 4),
+            "depth": weights[:3, i].tolist(),
+            "heads": layers[:, 0:3, i].tolist(),
+            "mlp_ratio": layers[:, 3:6, i].tolist(),
+            "residual": round(residual[i].item(), 4),
+            "ktau": round(ktau[i].item(), 4),
         }
         for i, task in enumerate(TASKS)
     }
 
 
 def fit_file(path):
-    """What effects.json holds when fitted to the training file at `path`. Raises as dataset.load_train."""
-    from checkpoint import fingerprint
-    from dataset import load_train
-    from surrogate import generate
-
-    tasks = fit(*load_train(path))
+    """Content of effects.json when fitted to the training file at `path`. Raises as dataset.load_train."""
+    tasks = fit(*load_train(path, TASKS))
     made = {name: hashlib.sha256(data).hexdigest() for name, data in generate(tasks).items()}
-    return {"about": ABOUT, "data": fingerprint(path), "tasks": tasks, "sha256": made}
+    return {"about": ABOUT, "data": sha256(path), "tasks": tasks, "sha256": made}
 
 
 def parse_arguments(argv=None):
     parser = cli.Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fitting = commands.add_parser("fit", help="fit the effects to the competition's training file")
-    fitting.add_argument("--data_path", required=True, metavar="DIR", help="folder of the competition's training file")
-    commands.add_parser("generate", help="make the surrogate's files")
+    fitting.add_argument("--data_path", required=True, metavar="FOLDER", help="of the competition's training file")
+    generating = commands.add_parser("generate", help="make the surrogate's files")
+    folder = project_folder("data", SURROGATE)
+    generating.add_argument("--output", default=folder, metavar="FOLDER", help=f"where to (default: {folder})")
     return parser.parse_args(argv)
 
 
 def main():
     args = parse_arguments()
-    # Imported only now, so that --help does not wait for torch.
-    from checkpoint import write_whole
-    from dataset import TRAIN_FILE
-    from surrogate import EFFECTS_FILE, make
-
-    folder = cli.own_folder("data", "surrogate")
     if args.command == "generate":
-        make(folder)
-        print(f"{folder}: the surrogate benchmark is there")
+        make_folder(args.output)
+        make(args.output)
+        print(printable(f"{args.output}: holds the surrogate benchmark"))
         return
     content = fit_file(Path(args.data_path, TRAIN_FILE))
     text = json.dumps(content, indent=1)
     text = re.sub(r"\[[^][]*\]", lambda row: json.dumps(json.loads(row[0])), text)  # a row of effects on one line
-    path = Path(folder, EFFECTS_FILE)
-    write_whole(path, f"{text}\n".encode())
+    path = Path(project_folder("data", SURROGATE), EFFECTS_FILE)
+    write_file(path, f"{text}\n".encode())
     for name, task in content["tasks"].items():
         print(f"{name:<10}  tau {task['ktau']:.4f}  residual {task['residual']:.4f}")
     print(f"{path}: written")

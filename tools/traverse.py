@@ -7,16 +7,33 @@ The first writes ten submissions, Track2_submitA_<save_name>_<k>.json, for k = 1
 the second prints Kendall's tau of each with the true ranks, and writes nothing.
 """
 
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import startup
+
+if __name__ == "__main__":
+    startup.prepare()
+
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+from scipy.stats import kendalltau
 
 import cli
+from dataset import TEST_FILE, TRAIN_FILE, load_entries, parse_labels
+from files import check_output
+from predictors import load_predictors
+from recipes import DEFAULT
+from scoring import score
+from submission import submission_path, write_submission
+from tools.score import read_same
 
 
 def table(tasks, validation, test):
-    """The taus as text. validation, test: (K, t), row k - 1 those of the k-th best snapshots on validation."""
+    """Taus as text. validation, test: (K, tasks), row k - 1 of the k-th best snapshots on validation."""
     import numpy as np
 
     lines = [" k  " + "".join(f"{task.name:>12}" for task in tasks) + f"{'mean':>12}"]
@@ -32,39 +49,38 @@ def table(tasks, validation, test):
 
 def main():
     parser = cli.Parser(description=__doc__)
-    cli.add_shared_arguments(parser)
+    cli.add_predictors(parser)
     parser.add_argument("--top", type=cli.positive, default=10, metavar="K", help="snapshots a task (default: 10)")
     parser.add_argument("--truth", metavar="FILE", help="the test file with the true ranks")
     parser.add_argument(
         "--save_name", type=cli.file_name, default="traverse", help="name of the submissions (default: traverse)"
     )
     args = parser.parse_args()
-    # Imported only now, so that --help does not wait for torch.
-    import numpy as np
-    from scipy.stats import kendalltau
-
-    from checkpoint import pick
-    from dataset import TEST_FILE, known_ranks, load_test
-    from scoring import score, write_submission
-    from tools.score import read_same
-
-    cli.check_device(args.device)
-    tasks = args.tasks
-    loaded = cli.load_checkpoints(args)
-    snapshots = [[pick(path, content, -k) for path, content in loaded] for k in range(1, args.top + 1)]
-    test_path = Path(args.data_path, TEST_FILE)
-    architectures, content = load_test(test_path)
+    args.recipe = DEFAULT  # the recipe that has snapshots
+    recipe, loaded = load_predictors(args)
+    ranked = range(1, args.top + 1)
+    # All indices are looked up before the first submission is written.
+    indices = [[recipe.snapshot_index(each.path, each.content, -k) for each in loaded] for k in ranked]
+    test_file = Path(args.data_path, TEST_FILE)
+    architectures, content = load_entries(test_file)
     given = args.truth is not None
-    truth = known_ranks(args.truth, read_same(args.truth, test_path, content)) if given else None
-    taus = []
-    for k, chosen in enumerate(snapshots, 1):
-        scores = score([snapshot.state_dict for snapshot in chosen], architectures, args.device)
-        if truth:
-            taus.append([kendalltau(row, truth[task.name]).statistic for task, row in zip(tasks, scores, strict=True)])
+    truth = parse_labels(args.truth, read_same(args.truth, test_file, content), args.tasks) if given else None
+    paths = [submission_path(f"{args.save_name}_{k}") for k in ranked]
+    for path in [] if given else paths:
+        check_output(path, [test_file, Path(args.data_path, TRAIN_FILE), *(each.path for each in loaded)])
+    validation, test = [], []
+    for path, chosen in zip(paths, indices, strict=True):
+        pairs = list(zip((each.content for each in loaded), chosen, strict=True))
+        scores = score([recipe.model(*pair) for pair in pairs], architectures, args.device)
+        if given:
+            taus = zip(args.tasks, scores, strict=True)
+            test.append([kendalltau(row, truth[task.name]).statistic for task, row in taus])
+            validation.append([content["snapshots"][index]["ktau"] for content, index in pairs])
         else:
-            print(write_submission(f"{args.save_name}_{k}", content, tasks, scores), flush=True)
-    if truth:
-        print(table(tasks, np.array([[snapshot.ktau for snapshot in chosen] for chosen in snapshots]), np.array(taus)))
+            write_submission(path, content, args.tasks, scores)
+            print(path, flush=True)
+    if given:
+        print(table(args.tasks, np.array(validation), np.array(test)))
 
 
 if __name__ == "__main__":

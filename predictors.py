@@ -1,0 +1,72 @@
+"""Load trained predictors: the user's own, or the published ones where there are none."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import recipes
+import surrogate
+from dataset import TRAIN_FILE, labelled_tasks, load_entries
+from files import InputError, first_line, sha256
+from folders import PUBLISHED, choose_folders, project_folder
+from tasks import TASKS, find_task
+
+
+class Loaded(NamedTuple):
+    """Checkpoint of one task."""
+
+    path: Path
+    content: dict
+    index: int | None  # the snapshot that scores
+
+
+def load_models(tasks, recipe="reference", folder=None):
+    """Models of the named tasks for scoring.score, by default the published ones.
+
+    tasks: names such as "sop"; folder: of the checkpoints. Raises CheckpointError, SettingError, OSError.
+    """
+    recipe, folder = recipes.get(recipe), folder or project_folder("results", PUBLISHED)
+    return [recipe.model(recipe.load(recipe.path(folder, task), task)) for task in map(find_task, tasks)]
+
+
+def load_predictors(args, index=None):
+    """Choose the folders and the tasks of `args`, and load their checkpoints: (recipe, [Loaded]), one for each task.
+
+    Without --tasks, the tasks are those that the training file beside the data labels, or all. Without --results_path,
+    a published checkpoint stands in for a task without one trained on the data; lines say so. index: the snapshot's.
+    Raises as choose_folders, surrogate.prepare and Recipe.load, and InputError for a device that cannot compute.
+    """
+    check_device(args.device)
+    given = args.results_path is not None
+    choose_folders(args)
+    surrogate.prepare(args.data_path)
+    train_file = Path(args.data_path, TRAIN_FILE)
+    data = sha256(train_file) if train_file.exists() else None
+    if args.tasks is None:
+        args.tasks = labelled_tasks(load_entries(train_file)[1]) if data else TASKS
+    recipe, published = recipes.get(args.recipe), project_folder("results", PUBLISHED)
+    loaded, stand_ins, others = [], [], []
+    for task in args.tasks:
+        path, stand_in = recipe.path(args.results_path, task), recipe.path(published, task)
+        content = recipe.load(path, task) if given or path.exists() or not stand_in.exists() else None
+        other = data not in (None, content.get("data", data) if content else None)  # trained on another file
+        if content is None or (other and not given and stand_in.exists()):
+            path, content = stand_in, recipe.load(stand_in, task)
+            stand_ins.append(task.name)
+        elif other:
+            others.append(task.name)
+        loaded.append(Loaded(path, content, recipe.snapshot_index(path, content, index)))
+    if stand_ins:
+        print(f"not trained on {train_file}: {', '.join(stand_ins)}; using the published checkpoints in {published}")
+    if others:
+        print(f"not trained on {train_file}: {', '.join(others)}; used all the same")
+    return recipe, loaded
+
+
+def check_device(name):
+    """Raise InputError unless torch can compute on the device called `name`."""
+    try:
+        torch.zeros(1, device=name).item()  # "meta" holds no numbers
+    except Exception as error:
+        raise InputError(f"--device {name}: {first_line(error)}") from None

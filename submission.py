@@ -1,0 +1,67 @@
+"""Rank the test architectures: the submission, and the intervals of the ranks."""
+
+import json
+from pathlib import Path
+
+import recipes
+from dataset import TEST_FILE, TRAIN_FILE, load_entries
+from files import InputError, check_output, count, printable, write_file
+from metrics import ranks
+from predictors import load_predictors
+from scoring import score
+
+PROBABILITY = 0.8  # of a rank interval to hold the true rank
+
+
+def rank_test_file(args):
+    """Do what test.py's arguments ask for. Raises InputError and OSError, for mistakes before any scoring."""
+    if args.uncertainty and recipes.get(args.recipe).rank_interval is None:
+        raise InputError(f"--uncertainty: the recipe {args.recipe} has no rank intervals: use --recipe gp")
+    recipe, loaded = load_predictors(args, args.model_path_index)
+    for task, (_, content, index) in zip(args.tasks, loaded, strict=True):
+        print(f"{task.name:<10}  {recipe.describe(content, index)}", flush=True)
+    test_file, path = Path(args.data_path, TEST_FILE), submission_path(args.save_name)
+    inputs = [test_file, Path(args.data_path, TRAIN_FILE), *(each.path for each in loaded)]
+    check_output(path, inputs)
+    if args.uncertainty:
+        check_output(args.uncertainty, [*inputs, path])
+    architectures, content = load_entries(test_file)
+    scores = score([recipe.model(content, index) for _, content, index in loaded], architectures, args.device)
+    write_submission(path, content, args.tasks, scores)
+    print(printable(f"{path}: {len(architectures)} architectures ranked for {count(len(args.tasks), 'task')}"))
+    if args.uncertainty:
+        write_intervals(args.uncertainty, content, recipe, args.tasks, [each.content for each in loaded], scores)
+        print(printable(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}"))
+
+
+def submission_path(name):
+    """Path of the submission called `name`, in the current folder."""
+    return f"Track2_submitA_{name}.json"
+
+
+def write_submission(path, content, tasks, scores):
+    """Write a submission: the test file's content with the rank fields of k tasks filled in, in place.
+
+    scores: (k, n), a row a task. Raises InputError where a score is not finite, OSError.
+    """
+    for task, row in zip(tasks, scores, strict=True):
+        if not row.isfinite().all():
+            raise InputError(
+                f"{task.name}: {(~row.isfinite()).sum()} of {len(row)} scores are not finite: train it again"
+            )
+        for entry, rank in zip(content.values(), ranks(row).tolist(), strict=True):
+            entry[task.rank_key] = rank
+    write_file(path, json.dumps(content).encode())
+
+
+def write_intervals(path, content, recipe, tasks, contents, scores):
+    """Write {key: {"arch": string, "<task>_rank_interval": [low, high], ...}}, ranks among the n entries of `content`.
+
+    contents: of the k tasks' checkpoints; scores: (k, n). Raises OSError.
+    """
+    entries = {key: {"arch": entry["arch"]} for key, entry in content.items()}
+    for task, fitted, row in zip(tasks, contents, scores, strict=True):
+        low, high = recipe.rank_interval(fitted, row, len(entries), PROBABILITY)
+        for entry, *interval in zip(entries.values(), low.tolist(), high.tolist(), strict=True):
+            entry[f"{task.rank_key}_interval"] = interval
+    write_file(path, json.dumps(entries).encode())
