@@ -58,8 +58,9 @@ def train(project, tmp_path):
 
 
 def make(folder, packages):
-    """A virtual environment with these packages, as far as their metadata goes."""
-    venv.create(folder, symlinks=True)
+    """A virtual environment, new or as it is, with these packages, as far as their metadata goes."""
+    if not folder.exists():
+        venv.create(folder, symlinks=True)
     for name, version in packages.items():
         info = site_packages(folder) / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
