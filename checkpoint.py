@@ -134,7 +134,7 @@ def check_number(path, name, value):
 def check_weights(path, name, state_dict):
     """Raise CheckpointError, which calls it `name`, unless `state_dict` holds the predictor's parameters."""
     expected = {key: value.shape for key, value in Predictor().state_dict().items()}
-    if not isinstance(state_dict, dict) or set(state_dict) != set(expected):
+    if {key: getattr(value, "shape", None) for key, value in state_dict.items()} != expected:
         raise CheckpointError(f"{path}: {name} is of another network: expected the predictor's parameters")
-    for key, shape in expected.items():
-        check_tensor(path, f"{name}: {key}", state_dict[key], shape, torch.float32)
+    for key, value in state_dict.items():
+        check_tensor(path, f"{name}: {key}", value, dtype=torch.float32)

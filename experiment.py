@@ -18,7 +18,7 @@ from dataset import TRAIN_FILE, encode, load_train
 from files import InputError, check_file, count, make_folder, printable, sha256
 from folders import PUBLISHED, choose_folders, project_folder
 from predictors import check_device
-from tasks import find_task
+from tasks import TASKS, find_task
 from workers import Result, cores, run_jobs
 
 
@@ -37,6 +37,7 @@ def train_tasks(args):
     Raises InputError and OSError for mistakes, before any training starts.
     """
     recipe = recipes.get(args.recipe)
+    recipe.configure(TASKS[0], args.settings)  # before the data are read: the flags alone may be wrong
     check_device(args.device)
     choose_folders(args)
     surrogate.prepare(args.data_path)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dataset import LAYERS, LENGTH, TEST_FILE, TRAIN_FILE, WIDTH, DataError, columns, sample_architectures
 from files import first_line, read_file, sha256, write_file
-from folders import is_surrogate, project_folder
+from folders import is_surrogate
 from metrics import ranks
 from tasks import TASKS
 
@@ -69,20 +69,20 @@ def prepare(data_path):
         make(data_path)
 
 
-def make(folder):
-    """Make the surrogate's files in `folder`, unless they are there as effects.json says.
+def make(folder, effects_path=None):
+    """Make the surrogate's files in `folder`, unless they are there as effects.json, by default in `folder`, says.
 
     Raises DataError where effects.json is damaged, or other files result than its SHA-256 sums say; OSError, which
     names another folder as the way out, where `folder` cannot be written to.
     """
-    path = Path(project_folder("data", "surrogate"), EFFECTS_FILE)
+    path = Path(effects_path or Path(folder, EFFECTS_FILE))
     tasks, recorded = _read_effects(path)
     if all(Path(folder, name).is_file() and sha256(Path(folder, name)) == recorded[name] for name in recorded):
         return
     print(f"making the surrogate benchmark in {folder}", flush=True)
     for name, data in generate(tasks).items():
         if hashlib.sha256(data).hexdigest() != recorded[name]:
-            raise DataError(f"{path}: gives another {name} than its SHA-256 says: restore the file, or fit it again")
+            raise DataError(f"{path}: makes another {name} than its SHA-256 says: restore the file, or fit it again")
         try:
             write_file(Path(folder, name), data)
         except OSError as error:

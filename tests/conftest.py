@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import checkpoint
 import dataset
+import recipes
+import recipes.reference
 import surrogate
 from tasks import TASKS
 
@@ -95,5 +99,28 @@ def project(tmp_path):
     (folder / "data" / "surrogate").mkdir(parents=True)
     for path in (*ROOT.glob("*.py"), ROOT / ".gitignore", ROOT / "data" / "surrogate" / surrogate.EFFECTS_FILE):
         shutil.copy(path, folder / path.relative_to(ROOT))
-    shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tools", "recipes"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
+
+
+REFERENCE_RECIPE = recipes.get("reference")
+
+
+def save_run(path, run, data="f" * 64):
+    """Write a training.Run as the recipe `reference` does."""
+    fitted = recipes.reference.fitted(run)
+    checkpoint.save(path, REFERENCE_RECIPE.header(run.task, data, "cpu") | {"whole_ktau": 0.5} | fitted)
+
+
+def choose(path, task, index=None):
+    """(index, tau, state dict) of a snapshot in a checkpoint of the recipe `reference`."""
+    content = REFERENCE_RECIPE.load(path, task)
+    index = REFERENCE_RECIPE.snapshot_index(path, content, index)
+    snapshot = content["snapshots"][index]
+    return SimpleNamespace(index=index, ktau=snapshot["ktau"], state_dict=snapshot["state_dict"])
+
+
+def model_of(state_dict):
+    """The scoring.Model of one predictor."""
+    return REFERENCE_RECIPE.model({"index": -1, "snapshots": {-1: {"state_dict": state_dict}}})

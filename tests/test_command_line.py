@@ -1,24 +1,26 @@
 """The scripts as a user runs them, end to end, on small sampled data."""
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 
-import ensemble
+import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import REFERENCE_RECIPE, ROOT, choose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import checkpoint
-import cli
 import dataset
 import main
+import predictors
 import training
+from files import InputError, describe, make_folder
 from metrics import ranks
 from network import Predictor
-from tasks import TASKS, InputError, find_task
+from scoring import score
+from tasks import TASKS, find_task
 
 SMALL = ("--num_epochs", 4, "--batch_size", 8)
 
@@ -33,7 +35,11 @@ def test_training_then_scoring(script, data_folder, tmp_path):
     lines = trained.stdout.splitlines()
     assert "share a rank" not in trained.stdout
     assert sum("epoch    4/4" in line for line in lines) == 8
-    assert [line.split()[0] for line in lines[-10:]] == ["task", *(task.name for task in TASKS), "mean"]
+    assert [line.split()[0] for line in lines[-12:-2]] == ["task", *(task.name for task in TASKS), "mean"]
+    assert lines[-2:] == [
+        "checkpoints: r; curves: tensorboard --logdir l (l/train_final)",
+        f"next: bash test.sh --data_path {data_folder} --results_path r ranks the test architectures",
+    ]
     assert sorted(weights(tmp_path / "r")) == sorted(f"{task.name}_final.pth" for task in TASKS)
 
     scored = script("test.py", "--data_path", data_folder, "--results_path", "r")
@@ -43,7 +49,7 @@ def test_training_then_scoring(script, data_folder, tmp_path):
     assert list(submission) == list(content)
     encodings = dataset.encode([entry["arch"] for entry in content.values()])
     for task, line in zip(TASKS, scored.stdout.splitlines(), strict=False):
-        chosen = checkpoint.choose(tmp_path / "r" / f"{task.name}_final.pth", task)
+        chosen = choose(tmp_path / "r" / f"{task.name}_final.pth", task)
         assert line.split() == [task.name, "snapshot", str(chosen.index), "validation", "tau", f"{chosen.ktau:.4f}"]
         predictor = Predictor().eval()
         predictor.load_state_dict(chosen.state_dict)
@@ -57,47 +63,36 @@ def test_training_then_scoring(script, data_folder, tmp_path):
     assert submission == content
 
 
-def test_training_then_scoring_an_ensemble(script, data_folder, tmp_path):
-    shared = ("--data_path", data_folder, "--results_path", "r", "--recipe", "ensemble", "--tasks", "sop", "cplfw")
-    flags = (*shared, "--log_path", "l", "--num_epochs", 15, "--batch_size", 8, "--lr", 3e-3)
-    flags += ("--dropout_ratio", 0.1, "--resume")
-    trained = script("main.py", *flags)
+@pytest.mark.parametrize("recipe", ["gp", "ridge"])
+def test_another_recipe_trains_resumes_and_scores(script, data_folder, tmp_path, recipe):
+    shared = ("--data_path", data_folder, "--results_path", "r", "--recipe", recipe, "--tasks", "sop", "cplfw")
+    trained = script("main.py", *shared, "--log_path", "l", "--resume")
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
-    assert sum("epoch   60/60" in line for line in lines) == 2
-    assert [line.split()[:2] for line in lines[-3:]] == [["task", "members"], ["cplfw", "4"], ["sop", "4"]]
-    assert sorted(weights(tmp_path / "r")) == ["cplfw_ensemble.pth", "sop_ensemble.pth"]
-    events = EventAccumulator(str(tmp_path / "l" / "train_ensemble" / "sop" / "train")).Reload()
-    assert [event.step for event in events.Scalars("sop/ktau")] == list(range(1, 61))
-    assert not (tmp_path / "l" / "train_ensemble" / "sop" / "validate").exists()
+    assert [line.split()[0] for line in lines[-6:]] == ["task", "cplfw", "sop", "mean", "checkpoints:", "next:"]
+    assert lines[-1] == f"next: bash test.sh --recipe {recipe} --data_path {data_folder} --results_path r ranks " + (
+        "the test architectures"
+    )
+    assert sorted(weights(tmp_path / "r")) == [f"cplfw_{recipe}.pth", f"sop_{recipe}.pth"]
+    events = EventAccumulator(str(tmp_path / "l" / f"train_{recipe}" / "sop" / "train")).Reload()
+    assert events.Tags()["tensors"] == ["sop/settings/text_summary"]
+    if recipe == "gp":
+        steps = [event.step for event in events.Scalars("sop/loss")]
+        assert steps == list(range(1, len(steps) + 1)) and 10 < len(steps) <= 30
 
     before = weights(tmp_path / "r")
-    again = script("main.py", *flags)
-    assert "already trained on" in again.stdout and "versions: cplfw, sop" in again.stdout
-    assert "training 0 ensembles" in again.stdout
-    assert weights(tmp_path / "r") == before
-    other = script("main.py", *flags, "--jobs", 1, "--seed", 10, "--tasks", "sop")
-    assert "versions: no task" in other.stdout and "training 1 ensemble on" in other.stdout
-    assert weights(tmp_path / "r")["sop_ensemble.pth"] != before["sop_ensemble.pth"]
-    assert script("main.py", *flags, "--jobs", 1).returncode == 0
+    again = script("main.py", *shared, "--log_path", "l", "--resume")
+    assert "versions: cplfw, sop" in again.stdout and "nothing left to train" in again.stdout
+    assert script("main.py", *shared, "--log_path", "l", "--jobs", 1).returncode == 0
     assert weights(tmp_path / "r") == before
 
-    scored = script("test.py", *shared, "--uncertainty", "u.json")
+    scored = script("test.py", *shared)
     assert scored.returncode == 0, scored.stderr
-    assert scored.stdout.splitlines()[0] == "cplfw       a Gaussian process and 4 predictors"
-    assert "not trained on" not in scored.stdout
-    submission = json.loads((tmp_path / "Track2_submitA_test_ensemble.json").read_text())
-    deviations = json.loads((tmp_path / "u.json").read_text())
-    assert list(submission) == list(deviations)
-    architectures = [entry["arch"] for entry in submission.values()]
-    assert [entry["arch"] for entry in deviations.values()] == architectures
-    for task in (find_task("sop"), find_task("cplfw")):
-        content = ensemble.load(tmp_path / "r" / f"{task.name}_ensemble.pth", task)
-        (opinion,) = ensemble.opinions([ensemble.pick(content)], architectures)
-        assert [entry[task.rank_key] for entry in submission.values()] == ranks(ensemble.combine(opinion)).tolist()
-        written = [entry[f"{task.rank_key}_std"] for entry in deviations.values()]
-        assert written == pytest.approx(ensemble.uncertainty(opinion), abs=0.051)
-        assert max(written) > 1
+    assert scored.stdout.splitlines()[0].startswith("cplfw       leave-one-out tau ")
+    submission = json.loads((tmp_path / f"Track2_submitA_test_{recipe}.json").read_text())
+    loaded = predictors.load_models(["sop"], recipe, tmp_path / "r")
+    expected = ranks(score(loaded, [entry["arch"] for entry in submission.values()])[0])
+    assert [entry["sop_rank"] for entry in submission.values()] == expected.tolist()
     assert all(entry["veri_rank"] == -1 for entry in submission.values())
 
     train_file = data_folder / dataset.TRAIN_FILE
@@ -105,17 +100,73 @@ def test_training_then_scoring_an_ensemble(script, data_folder, tmp_path):
     assert f"not trained on {train_file}: cplfw, sop; used all the same" in script("test.py", *shared).stdout
 
 
-def test_an_ensemble_whose_members_diverge_is_named_and_the_old_one_kept(script, data_folder, tmp_path):
-    old = tmp_path / "r" / "sop_ensemble.pth"
-    old.parent.mkdir()
-    old.write_text("old")
-    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", "--lr", "1e30")
-    answer = script("main.py", *flags, "--recipe", "ensemble")
-    assert answer.returncode == 1
-    assert answer.stderr == (
-        "main.py: sop: all its predictors collapsed or diverged: train longer, or lower --lr; nothing was saved\n"
-    )
-    assert old.read_text() == "old"
+def test_the_intervals_are_those_of_the_process(script, data_folder, tmp_path):
+    shared = ("--data_path", data_folder, "--results_path", "r", "--recipe", "gp", "--tasks", "sop")
+    script("main.py", *shared, "--log_path", "l")
+    scored = script("test.py", *shared, "--uncertainty", "new/u.json")
+    assert scored.returncode == 0, scored.stderr
+    intervals = json.loads((tmp_path / "new" / "u.json").read_text())
+    submission = json.loads((tmp_path / "Track2_submitA_test_gp.json").read_text())
+    assert [list(entry) for entry in intervals.values()] == [["arch", "sop_rank_interval"]] * 300
+    assert [e["arch"] for e in intervals.values()] == [e["arch"] for e in submission.values()]
+    lows, highs = zip(*(entry["sop_rank_interval"] for entry in intervals.values()), strict=True)
+    assert all(0 <= low <= high < 300 for low, high in zip(lows, highs, strict=True))
+    order = sorted(range(300), key=[entry["sop_rank"] for entry in submission.values()].__getitem__)
+    assert [lows[i] for i in order] == sorted(lows) and [highs[i] for i in order] == sorted(highs)
+
+
+NEAREST_NEIGHBOURS = '''
+import torch
+
+from recipes.base import Recipe as Base
+
+
+class Recipe(Base):
+    """Mean rank of the ten nearest training architectures."""
+
+    def fit(self, task, encodings, ranks, device="cpu", report=None):
+        return {"encodings": encodings.flatten(1), "ranks": torch.as_tensor(ranks)}
+
+    def model(self, content, index=None):
+        def predict(encodings):
+            nearest = torch.cdist(encodings.flatten(1), content["encodings"]).topk(10, largest=False).indices
+            return content["ranks"][nearest].float().mean(1)
+
+        return predict
+'''
+
+
+def test_a_recipe_is_one_file_and_one_line(script, project, data_folder, tmp_path):
+    """Nearest neighbours train, resume, score and cross-validate."""
+    (project / "recipes" / "neighbours.py").write_text(NEAREST_NEIGHBOURS)
+    table = project / "recipes" / "__init__.py"
+    table.write_text(table.read_text().replace("RECIPES = {\n", 'RECIPES = {\n    "neighbours": "neighbours",\n'))
+    data = ("--data_path", data_folder, "--tasks", "sop", "veri")
+    flags = (*data, "--results_path", "r", "--recipe", "neighbours")
+    for expected in ("no task", "veri, sop"):
+        trained = script("main.py", *flags, "--log_path", "l", "--resume", root=project)
+        assert trained.returncode == 0, trained.stderr
+        assert f"with these settings and versions: {expected}" in trained.stdout
+    assert script("test.py", *flags, root=project).returncode == 0
+    submission = json.loads((tmp_path / "Track2_submitA_test_neighbours.json").read_text())
+    architectures, known = dataset.load_train(data_folder / dataset.TRAIN_FILE)
+    x, y = (dataset.encode(a).flatten(1).numpy() for a in (architectures, [e["arch"] for e in submission.values()]))
+    distances = ((y[:, None] - x[None]) ** 2).sum(2)
+    for row, entry in list(zip(distances, submission.values(), strict=True))[:20]:
+        within = np.sort(row)[9]
+        sure = known["sop"][row < within].sum()  # those at the tenth distance may be any
+        ties, missing = np.sort(known["sop"][row == within]), 10 - (row < within).sum()
+        entry["bounds"] = sure + ties[:missing].sum(), sure + ties[::-1][:missing].sum()
+    checked = [entry for entry in submission.values() if "bounds" in entry]
+    for a in checked:
+        for b in checked:
+            assert a["bounds"][1] >= b["bounds"][0] or a["sop_rank"] <= b["sop_rank"]
+    answer = script("tools/crossval.py", *data, "--recipes", "neighbours", "ridge", root=project)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[0] == "| tau | neighbours | ridge |"
+    assert "the recipe neighbours has no such setting" in script("main.py", *flags, "--lr", 1, root=project).stderr
+    assert "no snapshots to choose from" in script("test.py", *flags, "--model_path_index", 0, root=project).stderr
+    assert "has no rank intervals" in script("test.py", *flags, "--uncertainty", "u.json", root=project).stderr
 
 
 def test_results_do_not_depend_on_jobs(script, data_folder, tmp_path):
@@ -146,20 +197,20 @@ def test_flags_win_over_the_tasks_settings(script, data_folder, tmp_path):
         "val_interval": 2,
         "snapshot": -4,
         "num_epochs": 5,
+        "keep": 2,
     }
     assert [epoch for epoch, _ in content["validate_ktau"]] == [1, 2, 4]
     assert len(content["snapshots"]) == 2
     encodings = dataset.ArchPerfDataset(data_folder, "sop")
-    run = training.train(
-        main.parse_arguments(["--tasks", "sop", *map(str, flags)]).tasks[0], encodings.encodings, encodings.ranks
-    )
+    task = dataclasses.replace(find_task("sop"), **main.parse_arguments(list(map(str, flags))).settings)
+    run = training.train(task, encodings.encodings, encodings.ranks)
     assert content["train_loss"] == run.train_loss
 
 
 def test_cos_can_be_asked_for():
-    assert main.parse_arguments(["--cos"]).tasks[0].cos
-    assert not main.parse_arguments([]).tasks[0].cos
-    assert main.parse_arguments([]).tasks == list(TASKS)
+    assert main.parse_arguments(["--cos"]).settings == {"cos": True}
+    assert main.parse_arguments(["--no-cos"]).settings == {"cos": False}
+    assert main.parse_arguments([]).settings == {}
 
 
 def test_only_the_named_tasks_are_trained_and_filled(script, data_folder, tmp_path):
@@ -186,7 +237,7 @@ def test_the_logs_hold_both_curves_of_every_task(script, data_folder, tmp_path):
     assert script("main.py", *flags, *SMALL, "--seed", 5).returncode == 0
     assert script("main.py", *flags, *SMALL, "--val_interval", 2).returncode == 0  # takes the first run's place
     for task in TASKS:
-        content = checkpoint.load(tmp_path / "r" / f"{task.name}_final.pth", task)
+        content = REFERENCE_RECIPE.load(tmp_path / "r" / f"{task.name}_final.pth", task)
         read = {}
         for part in ("train", "validate"):
             events = EventAccumulator(str(tmp_path / "l" / "mine" / task.name / part)).Reload()
@@ -228,7 +279,7 @@ TOOLS = (
 )
 
 
-@pytest.mark.parametrize("name", ["main.py", "test.py", *TOOLS])
+@pytest.mark.parametrize("name", ["main.py", "test.py"])
 @pytest.mark.parametrize("flags", [("--help",), ("--wrong",), ("--tasks", "imagenet")])
 def test_help_and_wrong_flags_answer_without_torch(name, flags):
     code = f"import runpy, sys; sys.argv = {[name, *flags]!r}; sys.modules['torch'] = None; "
@@ -237,6 +288,13 @@ def test_help_and_wrong_flags_answer_without_torch(name, flags):
     assert answer.returncode == (0 if flags == ("--help",) else 2), answer.stderr
     assert "Traceback" not in answer.stderr
     assert len(answer.stderr.splitlines()) == (0 if flags == ("--help",) else 1)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_every_tool_has_help(script, name):
+    answer = script(name, "--help")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith(f"usage: {name.split('/')[1]} ")
 
 
 @pytest.mark.parametrize(
@@ -254,20 +312,19 @@ def test_help_and_wrong_flags_answer_without_torch(name, flags):
             "test.py: nowhere/cplfw_final.pth: there is no checkpoint of cplfw",
         ),
         ("main.py", ("--recipe", "best"), "main.py: argument --recipe: invalid choice: 'best'"),
-        ("main.py", ("--recipe", "ensemble", "--train_ratio", "0.5"), "main.py: --train_ratio: an ensemble has no"),
-        ("main.py", ("--recipe", "ensemble", "--val_interval", "2"), "main.py: --val_interval: an ensemble has no"),
-        ("test.py", ("--recipe", "ensemble", "--model_path_index", "-1"), "test.py: --model_path_index: an ensemble"),
-        ("main.py", ("--recipe", "ensemble", "--keep", "3"), "main.py: --keep: an ensemble has no snapshots"),
-        ("test.py", ("--recipe", "ensemble", "--uncertainty", ""), "test.py: argument --uncertainty: '': expected a"),
+        ("main.py", ("--recipe", "gp", "--train_ratio", "0.5"), "main.py: --train_ratio: the recipe gp has no such"),
+        ("main.py", ("--recipe", "ridge", "--keep", "3"), "main.py: --keep: the recipe ridge has no such setting"),
+        ("test.py", ("--recipe", "gp", "--uncertainty", ""), "test.py: argument --uncertainty: '': expected a"),
         ("tools/crossval.py", ("--seed", "4294967295", "--repeats", "2"), "crossval.py: --repeats: the last seed"),
-        ("test.py", ("--uncertainty", "u.json"), "test.py: --uncertainty: only with --recipe ensemble"),
+        ("tools/crossval.py", ("--seed", "4294967296"), "crossval.py: argument --seed: '4294967296': expected an"),
+        ("test.py", ("--uncertainty", "u.json"), "test.py: --uncertainty: the recipe reference has no rank intervals"),
         (
             "test.py",
-            ("--data_path", ".", "--results_path", "nowhere", "--recipe", "ensemble"),
-            "test.py: nowhere/cplfw_ensemble.pth: there is no checkpoint of cplfw",
+            ("--data_path", ".", "--results_path", "nowhere", "--recipe", "gp"),
+            "test.py: nowhere/cplfw_gp.pth: there is no checkpoint of cplfw: train it: python main.py --recipe gp",
         ),
         ("tools/crossval.py", ("--seed", "-1"), "crossval.py: argument --seed: '-1': expected an integer from 0"),
-        ("tools/crossval.py", ("--recipes", "gp"), "crossval.py: argument --recipes: invalid choice: 'gp'"),
+        ("tools/crossval.py", ("--recipes", "best"), "crossval.py: argument --recipes: invalid choice: 'best'"),
         ("test.py", ("--model_path_index", "best"), "test.py: argument --model_path_index: invalid int value"),
     ],
 )
@@ -289,16 +346,16 @@ def test_a_flag_cannot_break_a_message_into_lines(capsys):
 
 def test_a_device_without_numbers_is_refused():
     with pytest.raises(InputError, match="--device meta: "):
-        cli.check_device("meta")
+        predictors.check_device("meta")
 
 
 def test_a_file_named_in_bytes_is_described_by_its_name():
-    assert cli.describe(PermissionError(13, "Permission denied", b"logs/events")) == "logs/events: Permission denied"
+    assert describe(PermissionError(13, "Permission denied", b"logs/events")) == "logs/events: Permission denied"
 
 
 def test_an_empty_path_is_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cli.make_folder("")
+    make_folder("")
 
 
 def test_shared_ranks_are_said(script, data_folder):
@@ -309,7 +366,7 @@ def test_shared_ranks_are_said(script, data_folder):
     flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", "veri")
     answer = script("main.py", *flags, *SMALL)
     assert answer.returncode == 0
-    assert answer.stdout.startswith("some architectures share a rank, which is allowed: veri\ntraining 2 predictors")
+    assert answer.stdout.startswith("some architectures share a rank, which is allowed: veri\ntraining 2 tasks")
 
 
 def test_a_part_smaller_than_a_batch_is_said_before_training(script, data_folder, tmp_path):

@@ -7,7 +7,15 @@ import torch
 from torch.utils.data import DataLoader
 
 import dataset
-from dataset import ArchPerfDataset, DataError, check_architecture, encode, load_test, load_train, sample_architectures
+from dataset import (
+    ArchPerfDataset,
+    DataError,
+    check_architecture,
+    encode,
+    load_entries,
+    load_train,
+    sample_architectures,
+)
 from tasks import TASKS, SettingError
 
 DEEPEST = "l" + "111" * 12
@@ -109,17 +117,59 @@ def test_the_test_file_is_returned_as_it_is_and_its_ranks_never_read(data_folder
     path = data_folder / dataset.TEST_FILE
     content = json.loads(path.read_text())
     content["arch201"]["cplfw_rank"] = "not a rank"
-    architectures, read = load_test(write(path, content))
+    architectures, read = load_entries(write(path, content))
     assert read == content
     assert list(read) == list(content)
     assert architectures == [entry["arch"] for entry in content.values()]
 
 
-@pytest.mark.parametrize("rank", [-1, 200, 3.0, "3", None, True, float("nan"), [3], 10**30])
-def test_a_bad_rank_is_named(tmp_path, train_content, rank):
-    train_content["arch7"]["veri_rank"] = rank
-    with pytest.raises(DataError, match=r"train.json: arch7: veri_rank is .*: expected an integer from 0 to 199"):
+@pytest.mark.parametrize("label", ["3", None, True, float("nan"), float("inf"), [3], {}])
+def test_a_label_that_is_no_finite_number_is_named(tmp_path, train_content, label):
+    train_content["arch7"]["veri_rank"] = label
+    with pytest.raises(DataError, match=r"train.json: arch7: veri_rank is .*: expected a finite number"):
         load_train(write(tmp_path / "train.json", train_content))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [-0.5 + 0.001 * i for i in range(200)],
+        [10**400 - 3 * i for i in range(200)],  # too large for a float
+        [2**60 + i // 2 for i in range(200)],  # ties; equal in float64
+        [i % 7 / 3 for i in range(200)],
+        [1e300, -1e300, 5, 5.0, *range(196)],
+    ],
+    ids=("floats", "huge", "close", "ties", "mixed"),
+)
+def test_the_order_of_any_labels_is_used(tmp_path, train_content, labels):
+    for entry, label in zip(train_content.values(), labels, strict=True):
+        entry["veri_rank"] = label
+    notes = []
+    _, ranks = load_train(write(tmp_path / "train.json", train_content), None, notes.append)
+    assert ranks["veri"].tolist() == [sum(other < label for other in labels) for label in labels]
+    assert notes == ["not the ranks 0 to 199, only the order of the labels is used: veri"]
+
+
+def test_a_task_may_be_absent_from_the_whole_file(tmp_path, train_content):
+    for entry in train_content.values():
+        for task in TASKS[2:]:
+            del entry[task.rank_key]
+    path, notes = write(tmp_path / "train.json", train_content), []
+    _, ranks = load_train(path, None, notes.append)
+    assert list(ranks) == ["cplfw", "vehicleid"]
+    assert notes == [f"tasks labelled in {path}: cplfw, vehicleid"]
+    with pytest.raises(DataError, match=r"arch1: 'sop_rank' is missing: label every entry or name other --tasks"):
+        load_train(path, [TASKS[-1]])
+    for entry in train_content.values():
+        del entry["cplfw_rank"], entry["vehicleid_rank"]
+    with pytest.raises(DataError, match=r"no entry has a label such as 'cplfw_rank'"):
+        load_train(write(path, train_content))
+
+
+def test_only_the_named_tasks_are_looked_at(tmp_path, train_content):
+    train_content["arch7"]["veri_rank"] = None
+    _, ranks = load_train(write(tmp_path / "train.json", train_content), [TASKS[-1]])
+    assert list(ranks) == ["sop"]
 
 
 def test_shared_ranks_are_allowed(tmp_path, train_content):
@@ -127,8 +177,9 @@ def test_shared_ranks_are_allowed(tmp_path, train_content):
     load_train(write(tmp_path / "train.json", train_content))
 
 
-@pytest.mark.parametrize("key", ["arch", "sop_rank"])
-@pytest.mark.parametrize("load", [load_train, load_test])
+@pytest.mark.parametrize(
+    ("load", "key"), [(load_train, "arch"), (load_train, "sop_rank"), (load_entries, "arch")], ids=("1", "2", "3")
+)
 def test_a_missing_field_is_named(tmp_path, train_content, load, key):
     del train_content["arch9"][key]
     with pytest.raises(DataError, match=f"train.json: arch9: '{key}' is missing"):
@@ -157,7 +208,7 @@ def test_a_repeated_architecture_must_have_the_same_ranks(tmp_path, train_conten
         ("[" * 100_000, "nested too deeply"),
     ],
 )
-@pytest.mark.parametrize("load", [load_train, load_test])
+@pytest.mark.parametrize("load", [load_train, load_entries])
 def test_a_malformed_file_is_refused(tmp_path, load, text, message):
     with pytest.raises(DataError, match=f"train.json: {message}"):
         load(write(tmp_path / "train.json", text))

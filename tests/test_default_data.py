@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import REFERENCE_RECIPE, save_run
 
-import checkpoint
-import cli
 import dataset
+import folders
+import predictors
 import surrogate
 import training
+from checkpoint import CheckpointError
 from network import Predictor
 from tasks import TASKS, find_task
 
@@ -64,7 +66,7 @@ def test_a_bare_clone_trains_scores_and_evaluates_and_the_competitions_files_swi
     scored = script("test.py", "--tasks", "sop", **where)
     assert scored.returncode == 0, scored.stderr
     assert scored.stdout.splitlines()[0] == "data: the competition's files in project/data"
-    assert scored.stdout.splitlines()[-1] == f"{submission}: 300 architectures ranked for 1 tasks"
+    assert scored.stdout.splitlines()[-1] == f"{submission}: 300 architectures ranked for 1 task"
     assert [path.name for path in (project / "results").glob("*.pth")] == ["sop_final.pth"]
     assert (project / "logs" / "train_final" / "sop" / "train").is_dir()
     for name, files in earlier.items():
@@ -78,13 +80,15 @@ def root(tmp_path, generated, effects, monkeypatch):
     (folder / "data" / "surrogate").mkdir(parents=True)
     for name, data in (*generated.items(), (surrogate.EFFECTS_FILE, json.dumps(effects).encode())):
         (folder / "data" / "surrogate" / name).write_bytes(data)
-    monkeypatch.setattr(cli, "own_folder", lambda *names: str(folder.joinpath(*names)))
+    for module in (folders, predictors, surrogate):
+        if hasattr(module, "project_folder"):
+            monkeypatch.setattr(module, "project_folder", lambda *names: str(folder.joinpath(*names)))
     return folder
 
 
 def chosen(**given):
     arguments = argparse.Namespace(**{"data_path": None, "results_path": None, "log_path": None, **given})
-    cli.choose_folders(arguments)
+    folders.choose_folders(arguments)
     return arguments.data_path, arguments.results_path, arguments.log_path
 
 
@@ -113,38 +117,39 @@ def test_the_surrogate_named_by_its_path_is_the_surrogate(root, monkeypatch):
     (root / "data" / "surrogate" / dataset.TEST_FILE).unlink()
     monkeypatch.chdir(root / "data")
     assert chosen(data_path="surrogate/") == ("surrogate/", f"{root}/results/surrogate", f"{root}/logs/surrogate")
+    surrogate.prepare("surrogate/")
     assert (root / "data" / "surrogate" / dataset.TEST_FILE).exists()
 
 
 VERI, SOP = find_task("veri"), find_task("sop")
 
 
-def save(folder, task, fingerprint):
+def save(folder, task, data):
     folder.mkdir(parents=True, exist_ok=True)
-    run = training.Run(task, snapshots=[training.Snapshot(1, 0.5, Predictor().state_dict())])
-    checkpoint.save(checkpoint.path_of(folder, task), run, fingerprint)
+    snapshot = training.Snapshot(1, 0.5, Predictor().state_dict())
+    run = training.Run(task, validate_ktau=[(1, 0.5)], snapshots=[snapshot])
+    save_run(REFERENCE_RECIPE.path(folder, task), run, data)
 
 
 def checkpoints(**given):
-    loaded = cli.load_checkpoints(
-        argparse.Namespace(**{"data_path": None, "results_path": None, "tasks": (VERI, SOP), **given})
-    )
-    for task, (path, content) in zip((VERI, SOP), loaded, strict=True):
+    defaults = {"data_path": None, "results_path": None, "tasks": (VERI, SOP), "recipe": "reference", "device": "cpu"}
+    _, loaded = predictors.load_predictors(argparse.Namespace(**{**defaults, **given}))
+    for task, (path, content, _) in zip((VERI, SOP), loaded, strict=True):
         assert content["data"] == torch.load(path, weights_only=True)["data"]
         assert content["task"]["name"] == task.name
-    return [str(path.parent) for path, _ in loaded]
+    return [str(path.parent) for path, _, _ in loaded]
 
 
 def test_a_task_not_trained_on_the_data_is_scored_by_its_published_checkpoint(root, effects, capsys):
-    own, published = str(root / "results" / "surrogate"), str(root / "results")
-    with pytest.raises(checkpoint.CheckpointError, match=r"results/veri_final\.pth: there is no checkpoint of veri"):
+    own, published = str(root / "results" / "surrogate"), str(root / "results" / "published")
+    with pytest.raises(CheckpointError, match=r"surrogate/veri_final\.pth: there is no checkpoint of veri"):
         checkpoints()
     capsys.readouterr()
     for task in (VERI, SOP):
-        save(root / "results", task, "1" * 64)
+        save(root / "results" / "published", task, "1" * 64)
     assert checkpoints() == [published] * 2
     training_file = root / "data" / "surrogate" / dataset.TRAIN_FILE
-    said = f"not trained on {training_file}: {{}}; using the published checkpoints in {root}/results"
+    said = f"not trained on {training_file}: {{}}; using the published checkpoints in {root}/results/published"
     assert capsys.readouterr().out.splitlines()[1:] == [said.format("veri, sop")]
     save(Path(own), VERI, effects["sha256"][dataset.TRAIN_FILE])
     save(Path(own), SOP, "0" * 64)  # of other data
@@ -165,10 +170,10 @@ def test_checkpoints_that_are_named_are_used_whatever_they_were_trained_on(root,
 def test_the_test_file_alone_is_scored_by_the_published_checkpoints(root, capsys):
     (root / "data" / dataset.TEST_FILE).write_text("{}")
     for task in (VERI, SOP):
-        save(root / "results", task, "0" * 64)
-    assert checkpoints() == [str(root / "results")] * 2
+        save(root / "results" / "published", task, "0" * 64)
+    assert checkpoints() == [str(root / "results" / "published")] * 2
     said = f"not trained on {root / 'data' / dataset.TRAIN_FILE}: veri, sop; using the published checkpoints in "
-    assert capsys.readouterr().out.splitlines()[1] == f"{said}{root}/results"
+    assert capsys.readouterr().out.splitlines()[1] == f"{said}{root}/results/published"
 
 
 def test_a_missing_file_is_not_taken_from_the_surrogate(script, project, data_folder):

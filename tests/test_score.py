@@ -27,7 +27,8 @@ def scored(tmp_path):
 
     def write_and_score(submission):
         (tmp_path / "submission.json").write_text(json.dumps(submission))
-        return score(tmp_path / "submission.json", tmp_path / "truth.json")
+        figures = score(tmp_path / "submission.json", tmp_path / "truth.json")
+        return {name: row["tau"] for name, row in figures.items()}
 
     return write_and_score
 
@@ -89,7 +90,7 @@ def exchanged(content):
     ("spoil", "message"),
     [
         (lambda content: content.pop("arch510"), "arch510 is missing: expected the 60 architectures of"),
-        (lambda content: content["arch510"].pop("sop_rank"), "arch510: 'sop_rank' is missing"),
+        (lambda content: content["arch510"].pop("sop_rank"), "arch510: sop_rank is missing: expected an integer"),
         (lambda content: content.update(arch9=dict(content["arch510"])), "arch9 is not one of the 60 architectures of"),
         (renamed, "arch510 is missing"),
         (exchanged, "arch510: arch is [jkl][0-3]{36}: expected [jkl][0-3]{36}"),
@@ -105,11 +106,75 @@ def test_other_architectures_or_tasks_are_refused(truth, scored, spoil, message)
 def test_the_table_and_the_json_hold_each_task_and_the_mean(script, truth, tmp_path):
     submission = changed(truth, lambda entry, task: entry.update({task.rank_key: entry[task.rank_key] // 2}))
     (tmp_path / "submission.json").write_text(json.dumps(submission))
-    taus = score(tmp_path / "submission.json", tmp_path / "truth.json")
-    taus["mean"] = np.mean(list(taus.values()))
-    table = script("tools/score.py", "submission.json", "truth.json").stdout
-    assert [line.split() for line in table.splitlines()] == [[name, f"{tau:.4f}"] for name, tau in taus.items()]
-    assert json.loads(script("tools/score.py", "submission.json", "truth.json", "--json").stdout) == pytest.approx(taus)
+    figures = score(tmp_path / "submission.json", tmp_path / "truth.json", top=7)
+    mean = np.mean([row["tau"] for row in figures.values()])
+    command = ("tools/score.py", "submission.json", "truth.json", "--top", 7)
+    lines = [line.split() for line in script(*command).stdout.splitlines()]
+    assert lines[0][:5] == ["task", "tau", "in", "top", "7"]
+    assert lines[1:-1] == [
+        [name, f"{row['tau']:.4f}", str(row["in_top"]), str(row["best"])] for name, row in figures.items()
+    ]
+    assert lines[-1] == ["mean", f"{mean:.4f}"]
+    content = json.loads(script(*command, "--json").stdout)
+    assert content.pop("mean") == pytest.approx(mean)
+    assert content.pop("top")["sop"] == {key: figures["sop"][key] for key in ("in_top", "best")}
+    assert content == pytest.approx({name: row["tau"] for name, row in figures.items()})
+
+
+def test_the_top_is_that_of_the_smallest_ranks(truth, tmp_path):
+    random = np.random.RandomState(3)
+    submission = changed(truth, lambda entry, task: entry.update({task.rank_key: random.randint(N)}))
+    (tmp_path / "submission.json").write_text(json.dumps(submission))
+    for k in (1, 10, 1000):
+        figures = score(tmp_path / "submission.json", tmp_path / "truth.json", top=k)
+        for task in TASKS:
+            ours = sorted(submission, key=lambda name: submission[name][task.rank_key])
+            true = sorted(truth, key=lambda name: truth[name][task.rank_key])
+            assert figures[task.name]["in_top"] == len(set(ours[:k]) & set(true[:k]))
+            assert figures[task.name]["best"] == truth[ours[0]][task.rank_key]
+
+
+def test_some_tasks_can_be_scored_and_swapped_files_are_noticed(script, truth, tmp_path):
+    for entry in truth.values():
+        del entry["cplfw_rank"]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for entry in truth.values():
+        entry["veri_rank"] = -1
+    (tmp_path / "Track2_submitA_x.json").write_text(json.dumps(truth))
+    answer = script("tools/score.py", "Track2_submitA_x.json", "truth.json")
+    assert answer.returncode == 2
+    assert (
+        "Track2_submitA_x.json: arch501: veri_rank is -1: expected an integer from 0 to 59, or --tasks without veri"
+        in answer.stderr
+    )
+    answer = script("tools/score.py", "Track2_submitA_x.json", "truth.json", "--tasks", "sop", "msmt17")
+    assert [line.split()[:2] for line in answer.stdout.splitlines()[1:]] == [
+        ["msmt17", "1.0000"],
+        ["sop", "1.0000"],
+        ["mean", "1.0000"],
+    ]
+    answer = script("tools/score.py", "truth.json", "Track2_submitA_x.json")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert (
+        answer.stderr
+        == "score.py: truth.json Track2_submitA_x.json: swapped: name the submission first, then the truth\n"
+    )
+
+
+def test_the_coverage_is_the_share_of_true_ranks_inside(script, truth, tmp_path):
+    intervals = {name: {"arch": entry["arch"]} for name, entry in truth.items()}
+    for i, (name, entry) in enumerate(intervals.items()):
+        rank = truth[name]["sop_rank"]
+        entry["sop_rank_interval"] = [rank, rank + 1] if i < 15 else [rank + 1, N] if i < 40 else [0, rank]
+    for name, content in (("submission", truth), ("intervals", intervals)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    flags = ("submission.json", "truth.json", "--tasks", "sop", "--uncertainty", "intervals.json")
+    assert f"coverage {35 / 60:.3f}" in script("tools/score.py", *flags).stdout
+    answer = script("tools/score.py", "submission.json", "truth.json", "--uncertainty", "intervals.json")
+    assert answer.returncode == 2
+    assert answer.stderr.endswith(
+        "intervals.json: arch501: cplfw_rank_interval is null: expected [low, high], as test.py writes\n"
+    )
 
 
 def test_a_refusal_is_one_line_and_status_2(script, truth, tmp_path):

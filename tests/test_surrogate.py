@@ -9,9 +9,9 @@ from conftest import REAL_DATA
 from scipy.stats import kendalltau, norm
 from test_dataset import walk
 
-import checkpoint
 import dataset
 import surrogate
+from files import sha256
 from tasks import TASKS
 from tools import surrogate as tool
 
@@ -24,7 +24,7 @@ def folder(effects, tmp_path):
 
 
 def digests(folder):
-    return {path.name: checkpoint.fingerprint(path) for path in folder.iterdir() if path.name != surrogate.EFFECTS_FILE}
+    return {path.name: sha256(path) for path in folder.iterdir() if path.name != surrogate.EFFECTS_FILE}
 
 
 def test_the_files_are_those_whose_sha256_is_written_down(effects, generated):
@@ -138,7 +138,7 @@ def test_a_fit_replaces_the_effects_and_the_files_follow(script, project, data_f
     assert answer.returncode == 0, answer.stderr
     assert [line.split()[0] for line in answer.stdout.splitlines()[:-1]] == [task.name for task in TASKS]
     written = json.loads((project / "data" / "surrogate" / "effects.json").read_text())
-    assert written["data"] == checkpoint.fingerprint(data_folder / dataset.TRAIN_FILE)
+    assert written["data"] == sha256(data_folder / dataset.TRAIN_FILE)
     assert written["tasks"] == tool.fit(*dataset.load_train(data_folder / dataset.TRAIN_FILE))
     assert script("tools/surrogate.py", "generate", root=project).returncode == 0
     assert digests(project / "data" / "surrogate") == written["sha256"]
@@ -147,7 +147,7 @@ def test_a_fit_replaces_the_effects_and_the_files_follow(script, project, data_f
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="needs the competition's training file in ../shared/data")
 def test_the_committed_effects_are_those_of_the_competitions_file(effects):
     assert effects["about"] == tool.ABOUT
-    assert effects["data"] == checkpoint.fingerprint(REAL_DATA)
+    assert effects["data"] == sha256(REAL_DATA)
     fitted = tool.fit(*dataset.load_train(REAL_DATA))
     for task in TASKS:
         for key, values in fitted[task.name].items():

@@ -3,14 +3,14 @@ import math
 
 import pytest
 
-from tasks import TASKS, SettingError, find_task, settings
+from tasks import TASKS, SettingError, find_task
 
 
 def test_the_table_is_complete_and_frozen():
     assert [task.name for task in TASKS] == (
         ["cplfw", "vehicleid", "dukemtmc", "market1501", "msmt17", "veri", "veriwild", "sop"]
     )
-    assert settings(find_task("veriwild")) == {
+    assert dataclasses.asdict(find_task("veriwild")) == {
         "name": "veriwild",
         "lr": 1e-3,
         "weight_decay": 6e-4,
@@ -22,6 +22,7 @@ def test_the_table_is_complete_and_frozen():
         "val_interval": 1,
         "snapshot": -43,
         "num_epochs": 400,
+        "keep": 50,
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         TASKS[0].lr = 1
@@ -44,7 +45,7 @@ def test_a_task_is_found_by_either_name():
         *(("dropout_ratio", value) for value in (-0.1, 1, math.nan)),
         *(("val_interval", value) for value in (0, -1)),
         ("snapshot", 0),
-        *(("num_epochs", value) for value in (0, -1)),
+        *((name, value) for name in ("num_epochs", "keep") for value in (0, -1)),
     ],
 )
 def test_a_setting_out_of_range_is_named(name, value):

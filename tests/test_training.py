@@ -97,13 +97,13 @@ def test_the_reference_curves(task):
     class EnoughError(Exception):
         pass
 
-    def on_epoch(epoch, *values):
+    def report(epoch, *values):
         curve.append((epoch, *values))
         if not whole and epoch == 10:
             raise EnoughError
 
     with contextlib.suppress(EnoughError):
-        training.train(task, dataset.encode(architectures), ranks[task.name], on_epoch=on_epoch)
+        training.train(task, dataset.encode(architectures), ranks[task.name], report=report)
     validations = [(epoch, tau) for epoch, _, _, tau in curve if tau is not None]
     expected = reference["validate_ktau"][: len(validations)]
     assert [epoch for epoch, _ in validations] == [epoch for epoch, _ in expected]
@@ -125,12 +125,13 @@ def validated(run):
 
 
 def test_snapshots_ascend_and_of_equal_taus_the_later_stays(small):
-    task = dataclasses.replace(TASKS[0], num_epochs=60, train_ratio=0.95)  # one batch of 8: few different taus
-    run = training.train(task, *small, keep=1000)
+    # One batch of 8: few different taus.
+    task = dataclasses.replace(TASKS[0], num_epochs=60, train_ratio=0.95, keep=1000)
+    run = training.train(task, *small)
     latest = {tau: epoch for epoch, tau in run.validate_ktau}
     assert len(latest) < 60
     assert [(snapshot.ktau, snapshot.epoch) for snapshot in run.snapshots] == sorted(latest.items())
-    fewer = training.train(task, *small, keep=5)
+    fewer = training.train(dataclasses.replace(task, keep=5), *small)
     assert [snapshot.epoch for snapshot in fewer.snapshots] == [snapshot.epoch for snapshot in run.snapshots[-5:]]
     for a, b in zip(fewer.snapshots, run.snapshots[-5:], strict=True):
         assert all(torch.equal(a.state_dict[name], b.state_dict[name]) for name in a.state_dict)

@@ -4,10 +4,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import make_content
+from conftest import REFERENCE_RECIPE, choose, make_content
 from scipy.stats import kendalltau
 
-import checkpoint
 import dataset
 from network import Predictor
 from tasks import TASKS, find_task
@@ -24,7 +23,7 @@ def trained(script, data_folder):
 
 
 def test_with_a_truth_file_it_prints_the_tau_of_every_snapshot(script, trained, data_folder, tmp_path):
-    architectures, _ = dataset.load_test(data_folder / dataset.TEST_FILE)
+    architectures, _ = dataset.load_entries(data_folder / dataset.TEST_FILE)
     truth = make_content(architectures, start=201, seed=6)
     (tmp_path / "truth.json").write_text(json.dumps(dict(reversed(truth.items()))))
     answer = script(*TRAVERSE, "--top", 5, "--truth", "truth.json")
@@ -34,12 +33,12 @@ def test_with_a_truth_file_it_prints_the_tau_of_every_snapshot(script, trained, 
     encodings, printed = dataset.encode(architectures), np.array([line.split() for line in lines[1:6]], float)
     assert printed[:, 0].tolist() == [1, 2, 3, 4, 5]
     for column, task in enumerate((find_task("veri"), find_task("sop")), 1):
-        curve = dict(checkpoint.load(tmp_path / "r" / f"{task.name}_final.pth", task)["validate_ktau"])
+        curve = dict(REFERENCE_RECIPE.load(tmp_path / "r" / f"{task.name}_final.pth", task)["validate_ktau"])
         true = [entry[task.rank_key] for entry in truth.values()]
         taus = []
         for k in range(1, 6):
             predictor = Predictor().eval()
-            predictor.load_state_dict(checkpoint.choose(tmp_path / "r" / f"{task.name}_final.pth", task, -k).state_dict)
+            predictor.load_state_dict(choose(tmp_path / "r" / f"{task.name}_final.pth", task, -k).state_dict)
             with torch.no_grad():
                 taus.append(kendalltau(predictor(encodings), true).statistic)
         assert printed[:, column] == pytest.approx(taus, abs=2e-4)

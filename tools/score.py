@@ -103,12 +103,7 @@ def table(figures, top):
     for name, row in figures.items():
         coverage = f"  coverage {row['coverage']:.3f}" if "coverage" in row else ""
         lines.append(f"{name:<10}  {row['tau']:7.4f}  {row['in_top']:>12}  {row['best']:>21}{coverage}")
-    return "\n".join([*lines, f"{'mean':<10}  {mean_tau(figures):7.4f}"])
-
-
-def mean_tau(figures):
-    """Mean of the tasks' taus, the competition's figure."""
-    return sum(row["tau"] for row in figures.values()) / len(figures)
+    return "\n".join([*lines, f"{'mean':<10}  {sum(row['tau'] for row in figures.values()) / len(figures):7.4f}"])
 
 
 def main():
@@ -118,11 +113,14 @@ def main():
     cli.add_tasks(parser, "all that the truth labels")
     parser.add_argument("--top", type=cli.positive, default=100, metavar="K", help="size of the top (default: 100)")
     parser.add_argument("--uncertainty", metavar="FILE", help="intervals that test.py --uncertainty wrote")
-    parser.add_argument("--json", action="store_true", help="print JSON: the figures by task, and the mean tau")
+    parser.add_argument("--json", action="store_true", help="print JSON: each tau, their mean, the rest under 'top'")
     args = parser.parse_args()
     figures = score(args.submission, args.truth, args.tasks, args.top, args.uncertainty)
-    text = json.dumps({"tasks": figures, "mean": mean_tau(figures)}) if args.json else table(figures, args.top)
-    print(text)
+    if args.json:
+        content = {name: row.pop("tau") for name, row in figures.items()}
+        print(json.dumps(content | {"mean": sum(content.values()) / len(content), "top": figures}))
+    else:
+        print(table(figures, args.top))
 
 
 if __name__ == "__main__":

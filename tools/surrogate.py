@@ -95,7 +95,7 @@ def main():
     args = parse_arguments()
     if args.command == "generate":
         make_folder(args.output)
-        make(args.output)
+        make(args.output, Path(project_folder("data", SURROGATE), EFFECTS_FILE))
         print(printable(f"{args.output}: holds the surrogate benchmark"))
         return
     content = fit_file(Path(args.data_path, TRAIN_FILE))
