@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from dataset import LAYERS
+from metrics import normal_scores
 from network import one_thread
 from tasks import SettingError
 
@@ -43,11 +42,6 @@ class GaussianProcess(NamedTuple):
     std: torch.Tensor  # (), predictive standard deviation of a label: posterior variance and noise
     warp: torch.Tensor  # (), c: a label is (exp(c z) - 1) / c with z the normal score of a rank
     leave_one_out: torch.Tensor  # (n,), label of each training architecture as predicted from the others
-
-
-def normal_scores(ranks):
-    """Normal quantiles of n ranks, Phi^-1((rank + 1/2) / n), ties at their mean rank: (n,) float64 tensor."""
-    return torch.from_numpy(ndtri((rankdata(ranks) - 0.5) / len(ranks)))
 
 
 @one_thread()
@@ -130,7 +124,10 @@ def rank_interval(fitted, scores, n, probability=0.8):
     true rank, above 0 and below 1.
     Returns (low, high), each (m,) int64, 0 <= low <= high < n.
     """
-    mean, width = scores.double() + fitted["constant"], ndtri((1 + probability) / 2) * fitted["std"]
+    mean, width = (
+        scores.double() + fitted["constant"],
+        torch.special.ndtri(fitted["std"].new_tensor((1 + probability) / 2)) * fitted["std"],
+    )
     y = torch.stack([mean - width, mean + width])
     z = torch.log1p((fitted["warp"] * y).clamp(min=-1)) / fitted["warp"]  # infinite where no z has the label y
     low, high = (n * torch.special.ndtr(z)).long().clamp(max=n - 1)

@@ -61,3 +61,10 @@ def ranks(scores):
     found = np.empty(len(scores), np.int64)
     found[order] = np.flatnonzero(first)[np.cumsum(first) - 1]
     return found
+
+
+def normal_scores(labels):
+    """Normal quantiles of n labels' ranks, Phi^-1((rank + 1/2) / n), ties at their mean rank: (n,) float64 tensor."""
+    _, inverse, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts + 1) / 2
+    return torch.special.ndtri(torch.from_numpy((mean_ranks[inverse] + 0.5) / len(inverse)))

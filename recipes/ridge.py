@@ -7,8 +7,7 @@ import torch
 
 import checkpoint
 from dataset import FEATURES, WIDTH
-from gaussian_process import normal_scores
-from metrics import kendall_tau
+from metrics import kendall_tau, normal_scores
 from recipes.base import Recipe as Base
 from scoring import Model
 

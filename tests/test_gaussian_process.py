@@ -10,7 +10,8 @@ from scipy.stats import kendalltau, norm
 
 import dataset
 import gaussian_process
-from gaussian_process import GaussianProcess, fit, normal_scores, rank_interval
+from gaussian_process import GaussianProcess, fit, rank_interval
+from metrics import normal_scores
 from tasks import SettingError
 
 ARCHITECTURES = dataset.sample_architectures(160, seed=1)

@@ -22,6 +22,7 @@ from pathlib import Path
 import checkpoint
 import cli
 import recipes
+from files import make_folder
 from folders import PUBLISHED, project_folder
 from tasks import TASKS
 
@@ -29,6 +30,7 @@ from tasks import TASKS
 def publish(results, logs, to_results, to_logs):
     """Publish the checkpoints in the folder `results` and the TensorBoard files in `logs` to the other two folders."""
     recipe = recipes.get(recipes.DEFAULT)
+    make_folder(to_results)
     for task in TASKS:
         content = recipe.load(recipe.path(results, task), task)
         content["snapshots"] = {content["index"]: content["snapshots"][content["index"]]}

@@ -28,8 +28,7 @@ import cli
 from dataset import FEATURES, LAYERS, TRAIN_FILE, encode, load_train
 from files import make_folder, printable, sha256, write_file
 from folders import SURROGATE, project_folder
-from gaussian_process import normal_scores
-from metrics import kendall_tau
+from metrics import kendall_tau, normal_scores
 from recipes.ridge import IS_CHOICE, PENALTY, ridge
 from surrogate import EFFECTS_FILE, generate, make
 from tasks import TASKS
