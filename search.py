@@ -64,8 +64,9 @@ class Found(NamedTuple):
     bounded: int  # architectures ruled out by a bound
     over_budget: int  # by a budget
     scored: int  # scored one by one
-    left: int  # neither: the search was interrupted
-    gap: float  # 0 where proven; an architecture missing on the list beats its last by this much at most
+    left: int  # neither
+    gap: float  # no architecture beats the first by more than this; 0 where all are proven the best
+    interrupted: bool  # by Ctrl-C
 
 
 class _Depth:
@@ -336,17 +337,22 @@ class _Search:
 
 
 @contextlib.contextmanager
-def _interruption():
+def interruption():
     """Note Ctrl-C, so that it never falls into the middle of a step: yields a function that says whether it came."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield event.is_set
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: event.set())
+
+    def note(*arguments):
+        if event.is_set() and callable(before):
+            before(*arguments)  # asked again: do not wait for a slow step
+        event.set()
+
+    in_main = threading.current_thread() is threading.main_thread()  # signals are the main thread's
+    before = signal.signal(signal.SIGINT, note) if in_main else None
     try:
         yield event.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        if in_main:
+            signal.signal(signal.SIGINT, before)
 
 
 @one_thread()
@@ -361,19 +367,22 @@ def best(model, top=10, max_params=None, max_macs=None, largest=False, progress=
     grow with time. Returns Found; raises BudgetError where nothing is within the budgets.
     """
     check_budgets(max_params, max_macs)
-    with _interruption() as interrupted:
+    with interruption() as interrupted:
         search = _Search(model, largest, allowed, depths, [(PARAMETERS, 0, max_params), (MACS, 0, max_macs)])
         record = _Best(top)
         search.run(record, interrupted, progress)
-        last = record.ticks[-1] if len(record.ticks) == top else math.inf
-        gap = max(0.0, float(search.tick * last - search.least())) if search.left() else 0.0
+        gap = 0.0
+        if search.left():
+            gap = max(0.0, float(search.tick * record.ticks[0] - search.least())) if len(record.ticks) else math.inf
         counts = search.bounded, search.over_budget, search.scored, search.left()
-        return Found(*search.scores(record.codes), *counts, gap)
+        return Found(*search.scores(record.codes), *counts, gap, bool(search.left()))
 
 
 @one_thread()
 @torch.inference_mode()
-def pareto(model, max_macs=None, largest=False, progress=None, allowed=None, depths=None, window=500_000):
+def pareto(
+    model, max_params=None, max_macs=None, largest=False, progress=None, allowed=None, depths=None, window=1_000_000
+):
     """Find the Pareto front of parameters and score: (architectures, scores, whether it is complete).
 
     No architecture with as few parameters as one on the front has a better score. From the smallest architecture up to
@@ -382,16 +391,16 @@ def pareto(model, max_macs=None, largest=False, progress=None, allowed=None, dep
     Other arguments as for `best`; progress: called as progress(share done). Ctrl-C ends the search with the front up to
     the window it was in.
     """
-    check_budgets(None, max_macs)
-    limits, front, record = [(MACS, 0, max_macs)], _Front(), _Best()
-    with _interruption() as interrupted:
+    check_budgets(max_params, max_macs)
+    limits, front, record = [(PARAMETERS, 0, max_params), (MACS, 0, max_macs)], _Front(), _Best()
+    with interruption() as interrupted:
         full = _Search(model, largest, allowed, depths, limits)
         full.run(record, interrupted)
         start = min(depth.size(PARAMETERS, np.empty((1, 0), int))[0] for depth in full.depths)
         end = record.sizes[0] if len(record.sizes) else start  # nothing larger is on the front
         for low in range(start, end + 1, window):
             found, high = copy.copy(front), min(end, low + window - 1)
-            search = _Search(model, largest, allowed, depths, [*limits, (PARAMETERS, low, high)])
+            search = _Search(model, largest, allowed, depths, [(PARAMETERS, low, high), *limits[1:]])
             search.run(found, interrupted)
             if interrupted():
                 break

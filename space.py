@@ -90,3 +90,8 @@ def measure(architectures):
     chosen = choices(architectures)
     heads, ratios = np.append(np.repeat(HEADS, 3), 0)[chosen], np.append(np.tile(MLP_RATIOS, 3), 0)[chosen]
     return Architectures((chosen >= 0).sum(1), heads, ratios, PARAMETERS.of(chosen), MACS.of(chosen))
+
+
+def layers_text(chosen):
+    """Heads and MLP ratio of each layer of an architecture with these choices, (12,): "12/4 11/3.5 ..."."""
+    return " ".join(f"{HEADS[c // 3]}/{MLP_RATIOS[c % 3]:g}" for c in chosen if c >= 0)
