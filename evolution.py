@@ -16,10 +16,11 @@ POPULATION, SAMPLE, BATCH = 100, 25, 10
 def evolve(score, evaluations=10_000, seed=0, top=10, max_params=None, max_macs=None, largest=False, progress=None):
     """Search for the `top` architectures with the smallest scores, or the largest; nothing is proven.
 
-    score: a function from a list of architecture strings to as many numbers. Each cycle, the best of SAMPLE random
-    members of the population has a child that differs in one choice (depth, heads or MLP ratio of a layer); it
-    replaces the oldest member. BATCH children are scored at a time, no architecture twice; what is above a budget
-    shrinks at random until it fits. progress: called after every batch as progress(share done, best score).
+    score: a function from a list of architecture strings to as many numbers. evaluations: children, those scored before
+    among them. Each cycle, the best of SAMPLE random members of the population has a child that differs in one choice
+    (depth, heads or MLP ratio of a layer); it replaces the oldest member. BATCH children are scored at a time; what is
+    above a budget shrinks at random until it fits. progress: called after every batch as progress(share done, best
+    score).
 
     Of equal scores the smaller string is better. Ctrl-C ends the search with what it found. Returns search.Found;
     raises BudgetError where nothing is within the budgets, InputError for a score that is NaN.

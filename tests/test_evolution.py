@@ -26,7 +26,7 @@ def test_it_comes_close_to_the_optimum_of_an_easy_model(budget):
     assert values[0] == pytest.approx(exact.scores[0], abs=0.5 if budget else 1e-9)
     assert values.tolist() == pytest.approx(scores(found).tolist())
     assert (np.diff(values) >= 0).all()
-    assert 2000 < scored <= 3000
+    assert 1000 < scored <= 3000  # no architecture twice
     assert space.measure(found).parameters.max() <= budget.get("max_params", 2**60)
 
 
