@@ -1,13 +1,16 @@
 """tools/search.py, from the command line to its output; tests/test_search.py compares the search with brute force."""
 
+import fcntl
 import itertools
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -171,10 +174,12 @@ def test_ctrl_c_prints_the_best_found_and_the_gap(own, project, tmp_path):
     name, *flags = own(SLOW)
     command = [sys.executable, project / name, *flags, "--json", "best.json"]
     terminal, stderr = os.openpty()
+    fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        os.close(stderr)  # so that reading ends with the process
         bar = ""
         while not re.search(r"best -?\d+\.\d{4}, best possible -?\d+\.\d{4}", bar):  # the search takes minutes
-            bar += os.read(terminal, 1000).decode()
+            bar += os.read(terminal, 1000).decode(errors="replace")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=100)
     assert process.returncode == 130

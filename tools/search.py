@@ -134,11 +134,13 @@ def main():
     by = f"the mean of {len(models)} tasks, standardised" if len(models) > 1 else args.tasks[0].name
     print(f"searching for the best by {by}, recipe {args.recipe}", flush=True)
     start = time.perf_counter()
-    with tqdm(total=1.0, disable=None, leave=False, bar_format="{percentage:3.0f}%|{bar}| {elapsed}{postfix}") as bar:
+    form = {"bar_format": "{percentage:3.0f}%|{bar}| {elapsed}{postfix}", "leave": False, "miniters": 0}
+    with tqdm(total=1.0, disable=None, **form) as bar:
 
-        def progress(share, best=None, bound=None):
-            limit = "" if bound is None else f", best possible {bound + offset:.4f}"
-            bar.set_postfix_str("" if best is None else f"best {best + offset:.4f}{limit}", refresh=False)
+        def progress(share, best=math.nan, bound=math.nan):
+            numbers = (("best", best + offset), ("best possible", bound + offset))
+            known = [f"{name} {value:.4f}" for name, value in numbers if math.isfinite(value)]
+            bar.set_postfix_str(", ".join(known), refresh=False)
             bar.update(share - bar.n)
 
         if bounded:
