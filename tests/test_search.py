@@ -143,7 +143,7 @@ def test_ties_are_in_the_order_of_the_strings(brute_force):
 def test_small_blocks_and_repetition_change_nothing(monkeypatch):
     model = MODELS["mixed"]._replace(weights=(0.3,))
     allowed = np.ones((12, 9), bool)
-    allowed[:8, 2:] = False
+    allowed[:9, 2:] = False
     first = search.best(model, 20, allowed=allowed)
     for cells in (search.CELLS, 7 * 32 * 9):
         monkeypatch.setattr(search, "CELLS", cells)

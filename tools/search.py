@@ -55,9 +55,8 @@ def combine(models, means, stds):
     pairs = list(zip(scale, models, strict=True))
     weights = [factor * weight for factor, model in pairs for weight in model.weights]
     networks = [network for model in models for network in model.networks]
-    return Model(sum(factor * model.matrix for factor, model in pairs), networks, weights), -float(
-        np.mean(means / stds)
-    )
+    matrix = sum(factor * model.matrix for factor, model in pairs)
+    return Model(matrix, networks, weights), -float(np.mean(means / stds))
 
 
 def entries(architectures, scores):
@@ -71,7 +70,8 @@ def table(tasks, rows, shares, layers=True):
     """Entries as text, numbered; shares: (tasks, n). layers: with a second line for each, its layers in real units."""
     widths = [max(len(task.name), 7) for task in tasks]
     names = "".join(f"  {task.name:>{width}}" for task, width in zip(tasks, widths, strict=True))
-    lines = [f"   #      score  M params  G MACs{names}   (beats, % of {SAMPLED:,} sampled architectures)"]
+    caption = f"task columns: % of {SAMPLED:,} sampled architectures that it beats, by prediction"
+    lines = [caption, f"   #      score  M params  G MACs{names}"]
     chosen = choices([row["arch"] for row in rows]) if rows else []
     for i, (row, layer) in enumerate(zip(rows, chosen, strict=True)):
         beaten = "".join(f"  {100 * share:{width}.3f}" for share, width in zip(shares[:, i], widths, strict=True))
@@ -164,7 +164,7 @@ def main():
     print(table(args.tasks, best, shares[:, : len(best)]))
     print(account(found, seconds))
     if front:
-        print("\nbest score for every number of parameters" + ("" if complete else ", interrupted: up to this size"))
+        print(f"\nbest score for every number of parameters{'' if complete else ', up to where it was interrupted'}")
         print(table(args.tasks, pareto, shares[:, len(best) :], layers=False))
     if not complete:
         return 130
