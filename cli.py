@@ -37,6 +37,7 @@ def _checked(convert, valid, expected):
 
 
 positive = _checked(int, lambda n: n > 0, "an integer above 0")
+top = _checked(int, lambda n: 0 < n <= 1000, "an integer from 1 to 1,000")
 seed = _checked(int, lambda n: 0 <= n < 2**32, "an integer from 0 to 2**32 - 1")
 output_file = _checked(Path, lambda path: path.name not in ("", ".."), "a file's name")
 file_name = _checked(
@@ -104,6 +105,11 @@ def add_predictors(parser):
     add_data(parser)
     add_output(parser, "--results_path", "results", "folder of the checkpoints")
     add_device(parser)
+
+
+def add_largest(parser):
+    """Add the flag for labels of which more is better."""
+    parser.add_argument("--largest", action="store_true", help="for labels of which more is better: a high score wins")
 
 
 def add_device(parser):

@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 import recipes
 import surrogate
-from dataset import TRAIN_FILE, labelled_tasks, load_entries
+from dataset import TRAIN_FILE, labelled_tasks, load_entries, sample_architectures
 from files import InputError, first_line, sha256
 from folders import PUBLISHED, choose_folders, project_folder
+from scoring import score
 from tasks import TASKS, find_task
+
+SAMPLED = 100_000  # architectures that stand for the search space
 
 
 class Loaded(NamedTuple):
@@ -70,3 +74,17 @@ def check_device(name):
         torch.zeros(1, device=name).item()  # "meta" holds no numbers
     except Exception as error:
         raise InputError(f"--device {name}: {first_line(error)}") from None
+
+
+def shares_beaten(models, architectures, device="cpu", largest=False):
+    """Scores of n architectures by k models, and the share of SAMPLED sampled ones that each beats: two (k, n) arrays.
+
+    To beat is to have a smaller score, or with `largest` a larger one. Raises InputError for a score that is NaN.
+    """
+    values = score(models, [*architectures, *sample_architectures(SAMPLED, seed=0)], device).numpy()
+    if np.isnan(values).any():
+        raise InputError(f"{np.isnan(values).sum()} of {values.size} scores are NaN: train the models again")
+    scores, sample = values[:, : len(architectures)], np.sort(values[:, len(architectures) :])
+    side = "left" if largest else "right"
+    smaller = np.stack([np.searchsorted(ordered, row, side) for ordered, row in zip(sample, scores, strict=True)])
+    return scores, (smaller if largest else SAMPLED - smaller) / SAMPLED

@@ -1,7 +1,7 @@
 """Draw the published run, and print its results beside the reference's as a Markdown table.
 
     python tools/plot.py                        logs/tau.png, logs/loss.png, logs/rank.png, and the table
-    python tools/plot.py --data_path FOLDER     where the training file is, without which rank.png is left as it is
+    python tools/plot.py --data_path FOLDER     where the training file is: rank.png and, in minutes, pareto.png too
 
 Needs requirements-dev.txt. The run is that of results/published/ and logs/published/; tools/reference.json has the
 reference's figures.
@@ -37,7 +37,10 @@ from dataset import TRAIN_FILE, load_train
 from files import sha256
 from folders import PUBLISHED, project_folder
 from metrics import best_validation, kendall_tau, ranks
+from predictors import shares_beaten
 from scoring import score
+from search import pareto
+from space import measure
 from tasks import TASKS, Task
 from training import train_size
 
@@ -84,13 +87,14 @@ def table(checkpoints, reference):
     return "\n".join([*lines, f"| **mean** | {' | '.join(mean[:3])} | | {' | '.join(mean[3:])} |"])
 
 
-def panels(xlabel, ylabel, **kwargs):
-    """Make a figure with a panel a task: (figure, [axes])."""
+def panels(xlabel, ylabel, tasks=TASKS, **kwargs):
+    """Make a figure with a panel a task, four in a row: (figure, [axes])."""
     pyplot.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.spines.right": False, "axes.spines.top": False})
-    figure, axes = pyplot.subplots(2, len(TASKS) // 2, figsize=(9.2, 4.9), layout="constrained", **kwargs)
+    rows = len(tasks) // 4
+    figure, axes = pyplot.subplots(rows, 4, figsize=(9.2, 0.7 + 2.1 * rows), layout="constrained", **kwargs)
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
-    for task, panel in zip(TASKS, axes.flat, strict=True):
+    for task, panel in zip(tasks, axes.flat, strict=True):
         panel.set_title(task.name)
         panel.grid(color="#EEEEEE")
         panel.set_axisbelow(True)
@@ -147,6 +151,30 @@ def draw_ranks(architectures, true, checkpoints):
     return figure
 
 
+def draw_pareto(architectures, true, checkpoints):
+    """Share of the space that the best of every size beat by prediction; behind, the measured architectures' true ones.
+
+    true: {task name: (n,) ranks}.
+    """
+    tasks = [task for task in TASKS if task.name in ("market1501", "msmt17", "veri", "sop")]
+    labels = "million parameters", "% of architectures that it beats"
+    figure, axes = panels(*labels, tasks, sharex=True, sharey=True)
+    millions = measure(architectures).parameters / 1e6
+    for task, panel in zip(tasks, axes, strict=True):
+        model = recipes.get(recipes.DEFAULT).model(checkpoints[task.name])
+        front, _, complete = pareto(model)
+        if not complete:
+            raise KeyboardInterrupt
+        shares = 100 - 100 * true[task.name] / (len(architectures) - 1)
+        panel.plot(millions, shares, "o", color=REFERENCE, ms=2.5, mew=0, label="measured")
+        _, (shares,) = shares_beaten([model], front)
+        step = {"drawstyle": "steps-post", "color": VALIDATION, "lw": 1.6}
+        panel.plot(measure(front).parameters / 1e6, 100 * shares, **step, label="best of its size, predicted")
+        panel.plot(measure(front[-1:]).parameters / 1e6, 100 * shares[-1:], "k^", ms=5, label="best of all, predicted")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
 def save(figure, path):
     """Write a PNG of 64 colours, a third of the size of one with all colours."""
     buffer = io.BytesIO()
@@ -167,11 +195,13 @@ def main():
     figures = {"tau": draw_taus(logs, checkpoints, reference), "loss": draw_losses(logs)}
     path = Path(args.data_path, TRAIN_FILE)
     if not path.exists():
-        print(f"{path}: no such file: rank.png is left as it is", file=sys.stderr)
+        print(f"{path}: no such file: rank.png and pareto.png are left as they are", file=sys.stderr)
     elif any(sha256(path) != content["data"] for content in checkpoints.values()):
-        print(f"{path}: not what results/published was trained on: rank.png is left as it is", file=sys.stderr)
+        left = "rank.png and pareto.png are left as they are"
+        print(f"{path}: not what results/published was trained on: {left}", file=sys.stderr)
     else:
         figures["rank"] = draw_ranks(*load_train(path), checkpoints)
+        figures["pareto"] = draw_pareto(*load_train(path), checkpoints)
     for name, figure in figures.items():
         save(figure, project_folder("logs", f"{name}.png"))
     print(table(checkpoints, reference))

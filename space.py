@@ -1,0 +1,97 @@
+"""The search space in real units: ViT-Base architectures, their layers, parameters and multiply-accumulates.
+
+Embedding width 768, heads of width 64, images of 224 x 224 cut into 14 x 14 patches. The codes `1`, `2`, `3` of a
+string stand for 12, 11, 10 heads and for MLP ratios of 4, 3.5, 3: `1` is the largest. The values are those of the
+super-network (PaddlePaddle/VIMER, UFO/OneForAll, configs vitbasesuper_*).
+
+Whatever a layer adds to the size depends on its choice alone, a number from 0 to 8: 3 * heads code + MLP ratio code,
+each code counted from 0. So sizes are sums: a base, and for each layer an entry of a table of nine.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dataset import DEPTHS, LAYERS, LENGTH, columns
+from files import InputError
+
+HEADS, MLP_RATIOS = np.array([12, 11, 10]), np.array([4.0, 3.5, 3.0])
+CHOICES = len(HEADS) * len(MLP_RATIOS)
+SIZE = sum(CHOICES**depth for depth in DEPTHS.values())  # architectures in the space: 317,297,380,491
+WIDTH, HEAD, PATCHES = 768, 64, 14 * 14
+TOKENS, PIXELS = PATCHES + 1, 3 * 16 * 16  # a class token beside the patches; the numbers of a patch
+
+
+class Cost(NamedTuple):
+    """A size of an architecture: base + the sum of its layers' entries in the table."""
+
+    base: int
+    table: np.ndarray  # (9,) int64, by choice
+
+    def of(self, choices):
+        """(n, 12) choices, -1 for an absent layer -> (n,) int64."""
+        return self.base + np.append(self.table, 0)[choices].sum(1)
+
+
+def _costs():
+    attention = HEAD * np.repeat(HEADS, len(MLP_RATIOS))  # width of the queries, that of the keys and of the values
+    hidden = (WIDTH * np.tile(MLP_RATIOS, len(HEADS))).astype(np.int64)  # width of the MLP
+    qkv, projection, mlp = (WIDTH + 1) * 3 * attention, (attention + 1) * WIDTH, (2 * WIDTH + 1) * hidden + WIDTH
+    norm = 2 * WIDTH
+    parameters = Cost((PIXELS + 1) * WIDTH + (1 + TOKENS) * WIDTH + norm, qkv + projection + mlp + 2 * norm)
+    products = 4 * WIDTH * attention + 2 * WIDTH * hidden + 2 * TOKENS * attention  # a token's
+    return parameters, Cost(PATCHES * PIXELS * WIDTH, TOKENS * products)
+
+
+PARAMETERS, MACS = _costs()
+
+
+class BudgetError(InputError):
+    """No architecture is within the budget."""
+
+
+def check_budgets(max_params, max_macs):
+    """Raise BudgetError unless an architecture has as few parameters and multiply-accumulates; None is no budget."""
+    params, macs = (cost.base + min(DEPTHS.values()) * cost.table[-1] for cost in (PARAMETERS, MACS))
+    if (max_params is not None and max_params < params) or (max_macs is not None and max_macs < macs):
+        smallest = f"{params:,} parameters and {macs:,} multiply-accumulates"
+        raise BudgetError(f"no architecture is within the budget: the smallest has {smallest}")
+
+
+class Architectures(NamedTuple):
+    """n architectures in real units; entries of absent layers are 0."""
+
+    layers: np.ndarray  # (n,) int64
+    heads: np.ndarray  # (n, 12) int64
+    mlp_ratios: np.ndarray  # (n, 12) float64
+    parameters: np.ndarray  # (n,) int64, without a classification head: 85,798,656 of the largest
+    macs: np.ndarray  # (n,) int64, multiply-accumulates for one image: 17.56e9 of the largest
+
+
+def choices(architectures):
+    """(n, 12) int64: the choice of each layer of n strings, -1 where the layer is absent; raises DataError."""
+    codes = columns(architectures).astype(np.int64)[:, 1:].reshape(-1, LAYERS, 3)
+    return np.where(codes[..., 2] < 0, -1, len(MLP_RATIOS) * (codes[..., 0] - 3) + codes[..., 1] - 6)
+
+
+def strings(choices):
+    """The n architecture strings with these choices, (n, 12) integers, -1 where the layer is absent."""
+    codes = np.full((len(choices), LENGTH), ord("0"), np.uint8)
+    codes[:, 0] = ord(min(DEPTHS)) + (choices >= 0).sum(1) - min(DEPTHS.values())
+    layers = codes[:, 1:].reshape(-1, LAYERS, 3)
+    for i, code in enumerate((choices // len(MLP_RATIOS), choices % len(MLP_RATIOS), np.zeros_like(choices))):
+        layers[..., i] += np.where(choices < 0, 0, 1 + code).astype(np.uint8)
+    text = codes.tobytes().decode()
+    return [text[i : i + LENGTH] for i in range(0, len(text), LENGTH)]
+
+
+def measure(architectures):
+    """The Architectures of n strings; raises DataError for a string outside the search space."""
+    chosen = choices(architectures)
+    heads, ratios = np.append(np.repeat(HEADS, 3), 0)[chosen], np.append(np.tile(MLP_RATIOS, 3), 0)[chosen]
+    return Architectures((chosen >= 0).sum(1), heads, ratios, PARAMETERS.of(chosen), MACS.of(chosen))
+
+
+def layers_text(chosen):
+    """Heads and MLP ratio of each layer of an architecture with these choices, (12,): "12/4 11/3.5 ..."."""
+    return " ".join(f"{HEADS[c // 3]}/{MLP_RATIOS[c % 3]:g}" for c in chosen if c >= 0)
