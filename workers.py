@@ -5,9 +5,10 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import traceback
 from typing import NamedTuple
 
-from files import InputError, describe
+from files import InputError, describe, printable
 
 
 class Result(NamedTuple):
@@ -77,6 +78,9 @@ def _work(connection, parent_alive, parent_end, function, arguments):
         result = Result(function(connection.send, *arguments))
     except (InputError, OSError, MemoryError) as error:
         result = Result(error=describe(error))
+    except Exception as error:  # a bug, perhaps in a recipe that is being written
+        traceback.print_exc()
+        result = Result(error=f"{type(error).__name__}: {printable(error)}: see the traceback above")
     connection.send(result)
 
 

@@ -31,7 +31,7 @@ import cli
 import recipes
 import surrogate
 from dataset import TRAIN_FILE, encode, load_train
-from files import InputError, check_output, write_file
+from files import InputError, check_output, say, write_file
 from folders import choose_folders
 from metrics import kendall_tau
 from recipes import RECIPES
@@ -121,8 +121,8 @@ def main():
     surrogate.prepare(args.data_path)
     path = Path(args.data_path, TRAIN_FILE)
     if args.json:
-        check_output(args.json, [path])
-    architectures, ranks = load_train(path, args.tasks, print)
+        check_output(args.json, surrogate.input_files(args.data_path))
+    architectures, ranks = load_train(path, args.tasks, say)
     seeds = list(range(args.seed, args.seed + args.repeats))
     taus = cross_validate(architectures, ranks, list(dict.fromkeys(args.recipes)), seeds, args.jobs or cores())
     print(table(ranks, taus))
