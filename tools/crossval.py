@@ -20,6 +20,7 @@ import startup
 if __name__ == "__main__":
     startup.prepare()
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -69,10 +70,11 @@ def cross_validate(architectures, ranks, names, seeds, processes, progress=tqdm)
         for t, task in enumerate(ranks)
     ]
     taus = {name: np.zeros((len(seeds), FOLDS, len(ranks))) for name in names}
-    for (name, *index), result in progress(run_jobs(jobs, processes), total=len(jobs)):
-        if result.error:
-            raise InputError(f"{name}: {list(ranks)[index[2]]}: {result.error}")
-        taus[name][tuple(index)] = result.value
+    with contextlib.closing(run_jobs(jobs, processes)) as messages:
+        for (name, *index), result in progress(messages, total=len(jobs)):
+            if result.error:
+                raise InputError(f"{name}: {list(ranks)[index[2]]}: {result.error}")
+            taus[name][tuple(index)] = result.value
     return taus
 
 
