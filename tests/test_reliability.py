@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_cross_validation(data_folder, tmp_path):
         stderr = process.stderr.read()
     assert stderr.endswith("crossval.py: interrupted\n")
     assert "Traceback" not in stderr
-    assert all(map(ended, workers))
+    wait_for(lambda: all(map(ended, workers)), 2)
     assert not (tmp_path / "taus.json").exists()
 
 
