@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import startup
 from files import InputError, describe
 from folders import SURROGATE, project_folder
 from recipes import DEFAULT, RECIPES
@@ -131,7 +132,9 @@ def run(main):
             status = main()
         finally:
             sys.stdout.flush()  # here, where a failure can be reported
-    except (InputError, OSError, ImportError, MemoryError) as error:
+    except MemoryError as error:
+        startup.end(describe(error), 2)  # Python's own exit may need memory, too
+    except (InputError, OSError, ImportError) as error:
         if isinstance(error, OSError):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the exit would try the failed write again
         print(f"{name}: {describe(error)}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Train tasks side by side with a recipe: checkpoints, TensorBoard logs, progress, and --resume."""
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -15,8 +14,8 @@ import checkpoint
 import recipes
 import surrogate
 from dataset import TRAIN_FILE, encode, load_train
-from files import InputError, check_file, count, make_folder, printable, sha256
-from folders import PUBLISHED, choose_folders, project_folder
+from files import InputError, check_output, count, make_folder, say, sha256
+from folders import check_unpublished, choose_folders
 from predictors import check_device
 from tasks import TASKS, find_task
 from workers import Result, cores, run_jobs
@@ -42,7 +41,7 @@ def train_tasks(args):
     choose_folders(args)
     surrogate.prepare(args.data_path)
     path = Path(args.data_path, TRAIN_FILE)
-    architectures, ranks = load_train(path, args.tasks, print)
+    architectures, ranks = load_train(path, args.tasks, say)
     tasks = [recipe.configure(find_task(name), args.settings) for name in ranks]
     steps = {task.name: recipe.train_steps(task, len(architectures)) for task in tasks}
     logs = Path(args.log_path, args.save_name)
@@ -53,7 +52,7 @@ def train_tasks(args):
     if args.resume:
         before = {task.name: _trained_before(recipe, task, data, args) for task in tasks}
         results = {name: trained for name, trained in before.items() if trained}
-        print(f"already trained on {path} with these settings and versions: {', '.join(results) or 'no task'}")
+        say(f"already trained on {path} with these settings and versions: {', '.join(results) or 'no task'}")
     tasks = [task for task in tasks if task.name not in results]
     # The longest first: the short ones fill the gaps at the end.
     tasks.sort(key=lambda task: -steps[task.name][0] * steps[task.name][1])
@@ -62,7 +61,7 @@ def train_tasks(args):
         for task in tasks
     ]
     what = f"training {count(len(jobs), 'task')} on the {len(architectures)} architectures of {path}"
-    print(what if jobs else "nothing left to train", flush=True)
+    say(what if jobs else "nothing left to train")
     progress = Progress({task.name: steps[task.name][0] for task in tasks}, args.log_interval)
     interrupted = False
     try:
@@ -86,13 +85,13 @@ def _check_outputs(recipe, tasks, args, logs):
         raise InputError(
             f"{logs}: not UTF-8, which TensorBoard needs: choose another --log_path or --save_name"
         ) from None
-    for folder in (args.results_path, logs):
-        for published in (project_folder("results", PUBLISHED), project_folder("logs", PUBLISHED)):
-            if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(published)):
-                raise InputError(f"{folder}: holds the published run, which stays as it is: choose another folder")
+    paths, folders = [recipe.path(args.results_path, task) for task in tasks], [logs / task.name for task in tasks]
+    for path in (args.results_path, logs, *paths, *folders):
+        check_unpublished(path)
+    for folder in (args.results_path, logs, *folders):
         make_folder(folder)
-    for task in tasks:
-        check_file(recipe.path(args.results_path, task))
+    for path in paths:
+        check_output(path, surrogate.input_files(args.data_path))
 
 
 def _trained_before(recipe, task, data, args):
@@ -193,8 +192,8 @@ def _report(recipe, results, interrupted, args, logs):
         print(f"main.py: interrupted; finished: {', '.join(done) or 'no task'}", file=sys.stderr)
         return 130
     if done:
-        print(printable(f"checkpoints: {args.results_path}; curves: tensorboard --logdir {args.log_path} ({logs})"))
-        print(printable(f"next: bash test.sh{args.scoring_flags} ranks the test architectures"))
+        say(f"checkpoints: {args.results_path}; curves: tensorboard --logdir {args.log_path} ({logs})")
+        say(f"next: bash test.sh{args.scoring_flags} ranks the test architectures")
     return 1 if failed else 0
 
 

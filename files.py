@@ -25,6 +25,11 @@ def printable(text):
     return _shorten("".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text))
 
 
+def say(text):
+    """Print `text` as one line, at once."""
+    print(printable(text), flush=True)
+
+
 def count(number, noun):
     """`number` and the noun, in the plural unless it is one: "1 task", "0 tasks"."""
     return f"{number} {noun}{'s' * (number != 1)}"
@@ -89,10 +94,14 @@ def write_file(path, data):
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def _hidden(target):
+    return f".{target.name[:50]}"  # at most 201 bytes of UTF-8; file systems allow 255 for the whole name
+
+
 def _create_locked(target):
     """(descriptor, path) of a new locked file beside `target`."""
     while True:
-        temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
+        temporary = target.with_name(f"{_hidden(target)}.{secrets.token_hex(8)}.part")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks: nobody can lock it to remove it, either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -102,7 +111,7 @@ def _create_locked(target):
 
 
 def _remove_stale(target):
-    for left in target.parent.glob(f".{glob.escape(target.name[:200])}.*.part"):
+    for left in target.parent.glob(f"{glob.escape(_hidden(target))}.*.part"):
         with contextlib.suppress(OSError), open(left, "rb") as file:  # OSError: locked, so in use, or gone already
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
@@ -127,3 +136,5 @@ def check_output(path, inputs):
         if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
             raise InputError(f"{path}: would replace {other}, which this command reads or writes: choose another name")
     make_folder(Path(os.path.realpath(path)).parent)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # raises where its name is too long

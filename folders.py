@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from files import InputError
+from files import InputError, say
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
 TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
@@ -21,6 +21,13 @@ def is_surrogate(data_path):
     return os.path.realpath(data_path) == os.path.realpath(project_folder("data", SURROGATE))
 
 
+def check_unpublished(path):
+    """Raise InputError where `path`, links resolved, lies in the published run."""
+    for name in ("results", "logs"):
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(project_folder(name, PUBLISHED))):
+            raise InputError(f"{path}: part of the published run, which stays as it is: choose another folder")
+
+
 def choose_folders(args):
     """Fill in the folders of `args` that are None: data_path, said in a line, results_path and log_path.
 
@@ -32,10 +39,10 @@ def choose_folders(args):
         # One of the two files is enough: the other is then missed by name, never taken from the surrogate.
         if any(Path(data, name).exists() for name in (TRAIN_FILE, TEST_FILE)):
             args.data_path = data
-            print(f"data: the competition's files in {data}", flush=True)
+            say(f"data: the competition's files in {data}")
         else:
             args.data_path = surrogate
-            print(f"data: the surrogate benchmark in {surrogate}, as {data} lacks the competition's files", flush=True)
+            say(f"data: the surrogate benchmark in {surrogate}, as {data} lacks the competition's files")
     elif os.path.exists(args.data_path) and not os.path.isdir(args.data_path):
         raise InputError(f"--data_path {args.data_path}: is a file: expected the folder of {TRAIN_FILE}")
     below = [SURROGATE] if is_surrogate(args.data_path) else []

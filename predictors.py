@@ -9,7 +9,7 @@ import torch
 import recipes
 import surrogate
 from dataset import TRAIN_FILE, labelled_tasks, load_entries, sample_architectures
-from files import InputError, first_line, sha256
+from files import InputError, first_line, say, sha256
 from folders import PUBLISHED, choose_folders, project_folder
 from scoring import score
 from tasks import TASKS, find_task
@@ -62,9 +62,9 @@ def load_predictors(args, index=None):
             others.append(task.name)
         loaded.append(Loaded(path, content, recipe.snapshot_index(path, content, index)))
     if stand_ins:
-        print(f"not trained on {train_file}: {', '.join(stand_ins)}; using the published checkpoints in {published}")
+        say(f"not trained on {train_file}: {', '.join(stand_ins)}; using the published checkpoints in {published}")
     if others:
-        print(f"not trained on {train_file}: {', '.join(others)}; used all the same")
+        say(f"not trained on {train_file}: {', '.join(others)}; used all the same")
     return recipe, loaded
 
 

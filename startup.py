@@ -1,7 +1,7 @@
 """Before a script's imports: make Ctrl-C, a failed import and a deleted folder end in one line at any moment."""
 
+import _signal as signal  # signal itself imports enum: milliseconds that Ctrl-C would find unprepared
 import os
-import signal
 import sys
 import time
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import recipes
-from dataset import TEST_FILE, TRAIN_FILE, load_entries
-from files import InputError, check_output, count, printable, write_file
+import surrogate
+from dataset import TEST_FILE, load_entries
+from files import InputError, check_output, count, say, write_file
 from metrics import ranks
 from predictors import load_predictors
 from scoring import score
@@ -19,19 +20,19 @@ def rank_test_file(args):
         raise InputError(f"--uncertainty: the recipe {args.recipe} has no rank intervals: use --recipe gp")
     recipe, loaded = load_predictors(args, args.model_path_index)
     for task, (_, content, index) in zip(args.tasks, loaded, strict=True):
-        print(f"{task.name:<10}  {recipe.describe(content, index)}", flush=True)
+        say(f"{task.name:<10}  {recipe.describe(content, index)}")
     test_file, path = Path(args.data_path, TEST_FILE), submission_path(args.save_name)
-    inputs = [test_file, Path(args.data_path, TRAIN_FILE), *(each.path for each in loaded)]
+    inputs = [*surrogate.input_files(args.data_path), *(each.path for each in loaded)]
     check_output(path, inputs)
     if args.uncertainty:
         check_output(args.uncertainty, [*inputs, path])
     architectures, content = load_entries(test_file)
     scores = score([recipe.model(content, index) for _, content, index in loaded], architectures, args.device)
     write_submission(path, content, args.tasks, scores)
-    print(printable(f"{path}: {len(architectures)} architectures ranked for {count(len(args.tasks), 'task')}"))
+    say(f"{path}: {len(architectures)} architectures ranked for {count(len(args.tasks), 'task')}")
     if args.uncertainty:
         write_intervals(args.uncertainty, content, recipe, args.tasks, [each.content for each in loaded], scores)
-        print(printable(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}"))
+        say(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}")
 
 
 def submission_path(name):

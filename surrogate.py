@@ -8,13 +8,14 @@ NAS-Bench-301 (Siems et al., arXiv:2008.09777).
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
 from dataset import LAYERS, LENGTH, TEST_FILE, TRAIN_FILE, WIDTH, DataError, columns, sample_architectures
-from files import first_line, read_file, sha256, write_file
-from folders import is_surrogate
+from files import first_line, read_file, say, sha256, write_file
+from folders import SURROGATE, is_surrogate, project_folder
 from metrics import ranks
 from tasks import TASKS
 
@@ -63,6 +64,13 @@ def _file(architectures, rows, start):
     return f"{{{', '.join(map(form.__mod__, zip(names, *rows, architectures, strict=True)))}}}".encode()
 
 
+def input_files(data_path):
+    """Paths of the files that a command on the folder `data_path` may read; no output may replace one of them."""
+    return [Path(data_path, name) for name in (TRAIN_FILE, TEST_FILE, TRUTH_FILE)] + [
+        Path(project_folder("data", SURROGATE), EFFECTS_FILE)
+    ]
+
+
 def prepare(data_path):
     """Make the surrogate's files where `data_path` is its folder and they are missing; raises as make."""
     if is_surrogate(data_path):
@@ -72,19 +80,26 @@ def prepare(data_path):
 def make(folder, effects_path=None):
     """Make the surrogate's files in `folder`, unless they are there as effects.json, by default in `folder`, says.
 
-    Raises DataError where effects.json is damaged, or other files result than its SHA-256 sums say; OSError, which
-    names another folder as the way out, where `folder` cannot be written to.
+    Raises DataError where effects.json is damaged, other files result than its SHA-256 sums say, or `folder` holds
+    other files under their names, unless effects.json lies there too; OSError, which names another folder as the
+    way out, where `folder` cannot be written to.
     """
     path = Path(effects_path or Path(folder, EFFECTS_FILE))
     tasks, recorded = _read_effects(path)
-    if all(Path(folder, name).is_file() and sha256(Path(folder, name)) == recorded[name] for name in recorded):
+    files = {name: Path(folder, name) for name in recorded}
+    files = {name: file for name, file in files.items() if not file.is_file() or sha256(file) != recorded[name]}
+    if not files:
         return
-    print(f"making the surrogate benchmark in {folder}", flush=True)
+    for file in files.values():
+        if os.path.lexists(file) and (file.is_symlink() or not os.path.samefile(folder, path.parent)):
+            raise DataError(f"{file}: not the surrogate's: choose a folder without it")
+    say(f"making the surrogate benchmark in {folder}")
     for name, data in generate(tasks).items():
         if hashlib.sha256(data).hexdigest() != recorded[name]:
             raise DataError(f"{path}: makes another {name} than its SHA-256 says: restore the file, or fit it again")
         try:
-            write_file(Path(folder, name), data)
+            if name in files:
+                write_file(files[name], data)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EROFS):
                 error.strerror += f": make it elsewhere: {GENERATE}"
@@ -98,11 +113,11 @@ def _read_effects(path):
         tasks, recorded = content["tasks"], content["sha256"]
         for task in TASKS:
             effects = tasks[task.name]
-            shapes = [
-                np.array(effects[name], dtype=float).shape for name in ("depth", "heads", "mlp_ratio", "residual")
-            ]
-            if shapes != [(3,), (LAYERS, 3), (LAYERS, 3), ()]:
+            arrays = [np.array(effects[name], dtype=float) for name in ("depth", "heads", "mlp_ratio", "residual")]
+            if [array.shape for array in arrays] != [(3,), (LAYERS, 3), (LAYERS, 3), ()]:
                 raise ValueError(f"{task.name} has effects of other shapes")
+            if not all((abs(array) < 1000).all() for array in arrays):
+                raise ValueError(f"{task.name} has effects that are not finite or too large")
         if set(recorded) != {TRAIN_FILE, TEST_FILE, TRUTH_FILE}:
             raise ValueError("the SHA-256 sums are of other files")
     except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -4,10 +4,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
+import traceback
 from typing import NamedTuple
 
-from files import InputError, describe
+from files import InputError, describe, printable
 
 
 class Result(NamedTuple):
@@ -15,6 +17,7 @@ class Result(NamedTuple):
 
     value: object = None
     error: str | None = None
+    traceback: str | None = None  # of an exception that is no mistake of the user's; run_jobs prints it, once
 
 
 def cores():
@@ -33,7 +36,7 @@ def run_jobs(jobs, processes, device="cpu"):
     context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
     # The parent alone keeps the writing end, so that the end of file tells the workers of its death.
     parent_alive, parent_end = context.Pipe(duplex=False)
-    queue, running = list(jobs), {}
+    queue, running, shown = list(jobs), {}, set()
     try:
         while queue or running:
             while queue and len(running) < processes:
@@ -60,6 +63,9 @@ def run_jobs(jobs, processes, device="cpu"):
                     process.join()
                     connection.close()
                     del running[connection]
+                    if message.traceback and message.traceback not in shown:
+                        shown.add(message.traceback)
+                        print(message.traceback, end="", file=sys.stderr)
                 yield key, message
     finally:
         for _, process in running.values():
@@ -77,6 +83,9 @@ def _work(connection, parent_alive, parent_end, function, arguments):
         result = Result(function(connection.send, *arguments))
     except (InputError, OSError, MemoryError) as error:
         result = Result(error=describe(error))
+    except Exception as error:  # a bug, perhaps in a recipe that is being written
+        line = f"{type(error).__name__}: {printable(error)}: see the traceback above"
+        result = Result(error=line, traceback=traceback.format_exc())
     connection.send(result)
 
 

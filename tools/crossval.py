@@ -20,6 +20,7 @@ import startup
 if __name__ == "__main__":
     startup.prepare()
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -31,7 +32,7 @@ import cli
 import recipes
 import surrogate
 from dataset import TRAIN_FILE, encode, load_train
-from files import InputError, check_output, write_file
+from files import InputError, check_output, say, write_file
 from folders import choose_folders
 from metrics import kendall_tau
 from recipes import RECIPES
@@ -69,10 +70,11 @@ def cross_validate(architectures, ranks, names, seeds, processes, progress=tqdm)
         for t, task in enumerate(ranks)
     ]
     taus = {name: np.zeros((len(seeds), FOLDS, len(ranks))) for name in names}
-    for (name, *index), result in progress(run_jobs(jobs, processes), total=len(jobs)):
-        if result.error:
-            raise InputError(f"{name}: {list(ranks)[index[2]]}: {result.error}")
-        taus[name][tuple(index)] = result.value
+    with contextlib.closing(run_jobs(jobs, processes)) as messages:
+        for (name, *index), result in progress(messages, total=len(jobs)):
+            if result.error:
+                raise InputError(f"{name}: {list(ranks)[index[2]]}: {result.error}")
+            taus[name][tuple(index)] = result.value
     return taus
 
 
@@ -121,8 +123,8 @@ def main():
     surrogate.prepare(args.data_path)
     path = Path(args.data_path, TRAIN_FILE)
     if args.json:
-        check_output(args.json, [path])
-    architectures, ranks = load_train(path, args.tasks, print)
+        check_output(args.json, surrogate.input_files(args.data_path))
+    architectures, ranks = load_train(path, args.tasks, say)
     seeds = list(range(args.seed, args.seed + args.repeats))
     taus = cross_validate(architectures, ranks, list(dict.fromkeys(args.recipes)), seeds, args.jobs or cores())
     print(table(ranks, taus))

@@ -34,8 +34,8 @@ from PIL import Image
 import cli
 import recipes
 from dataset import TRAIN_FILE, load_train
-from files import sha256
-from folders import PUBLISHED, project_folder
+from files import sha256, write_file
+from folders import PUBLISHED, choose_folders, project_folder
 from metrics import best_validation, kendall_tau, ranks
 from predictors import shares_beaten
 from scoring import score
@@ -177,9 +177,10 @@ def draw_pareto(architectures, true, checkpoints):
 
 def save(figure, path):
     """Write a PNG of 64 colours, a third of the size of one with all colours."""
-    buffer = io.BytesIO()
+    buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, dpi=180)
-    Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(buffer).convert("RGB").quantize(64).save(small, "png", optimize=True)
+    write_file(path, small.getbuffer())
 
 
 def main():
@@ -187,6 +188,7 @@ def main():
     data = project_folder("data")
     parser.add_argument("--data_path", default=data, metavar="FOLDER", help=f"of the training file (default: {data})")
     args = parser.parse_args()
+    choose_folders(args)
     recipe, logs = recipes.get(recipes.DEFAULT), project_folder("logs", PUBLISHED)
     checkpoints = {
         task.name: recipe.load(recipe.path(project_folder("results", PUBLISHED), task), task) for task in TASKS

@@ -16,13 +16,12 @@ import startup
 if __name__ == "__main__":
     startup.prepare()
 
-import shutil
 from pathlib import Path
 
 import checkpoint
 import cli
 import recipes
-from files import make_folder
+from files import make_folder, read_file, write_file
 from folders import PUBLISHED, project_folder
 from tasks import TASKS
 
@@ -38,7 +37,7 @@ def publish(results, logs, to_results, to_logs):
     for path in Path(logs).glob("*/*/events.out.tfevents.*"):
         target = Path(to_logs, path.parent.relative_to(logs), "events.out.tfevents.published")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
+        write_file(target, read_file(path))
 
 
 def main():

@@ -26,8 +26,8 @@ import torch
 
 import cli
 from dataset import FEATURES, LAYERS, TRAIN_FILE, encode, load_train
-from files import make_folder, printable, sha256, write_file
-from folders import SURROGATE, project_folder
+from files import check_output, make_folder, say, sha256, write_file
+from folders import SURROGATE, choose_folders, project_folder
 from metrics import kendall_tau, normal_scores
 from recipes.ridge import IS_CHOICE, PENALTY, ridge
 from surrogate import EFFECTS_FILE, generate, make
@@ -95,16 +95,18 @@ def main():
     if args.command == "generate":
         make_folder(args.output)
         make(args.output, Path(project_folder("data", SURROGATE), EFFECTS_FILE))
-        print(printable(f"{args.output}: holds the surrogate benchmark"))
+        say(f"{args.output}: holds the surrogate benchmark")
         return
-    content = fit_file(Path(args.data_path, TRAIN_FILE))
+    choose_folders(args)
+    path, training = Path(project_folder("data", SURROGATE), EFFECTS_FILE), Path(args.data_path, TRAIN_FILE)
+    check_output(path, [training])
+    content = fit_file(training)
     text = json.dumps(content, indent=1)
     text = re.sub(r"\[[^][]*\]", lambda row: json.dumps(json.loads(row[0])), text)  # a row of effects on one line
-    path = Path(project_folder("data", SURROGATE), EFFECTS_FILE)
     write_file(path, f"{text}\n".encode())
     for name, task in content["tasks"].items():
         print(f"{name:<10}  tau {task['ktau']:.4f}  residual {task['residual']:.4f}")
-    print(f"{path}: written")
+    say(f"{path}: written")
 
 
 if __name__ == "__main__":

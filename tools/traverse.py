@@ -23,8 +23,9 @@ import numpy as np
 from scipy.stats import kendalltau
 
 import cli
-from dataset import TEST_FILE, TRAIN_FILE, load_entries, parse_labels
-from files import check_output
+import surrogate
+from dataset import TEST_FILE, load_entries, parse_labels
+from files import check_output, say
 from predictors import load_predictors
 from recipes import DEFAULT
 from scoring import score
@@ -34,8 +35,6 @@ from tools.score import read_same
 
 def table(tasks, validation, test):
     """Taus as text. validation, test: (K, tasks), row k - 1 of the k-th best snapshots on validation."""
-    import numpy as np
-
     lines = [" k  " + "".join(f"{task.name:>12}" for task in tasks) + f"{'mean':>12}"]
     for k, row in enumerate(test, 1):
         lines.append(f"{k:>2}  " + "".join(f"{tau:12.4f}" for tau in (*row, row.mean())))
@@ -67,7 +66,7 @@ def main():
     truth = parse_labels(args.truth, read_same(args.truth, test_file, content), args.tasks) if given else None
     paths = [submission_path(f"{args.save_name}_{k}") for k in ranked]
     for path in [] if given else paths:
-        check_output(path, [test_file, Path(args.data_path, TRAIN_FILE), *(each.path for each in loaded)])
+        check_output(path, [*surrogate.input_files(args.data_path), *(each.path for each in loaded)])
     validation, test = [], []
     for path, chosen in zip(paths, indices, strict=True):
         pairs = list(zip((each.content for each in loaded), chosen, strict=True))
@@ -78,7 +77,7 @@ def main():
             validation.append([content["snapshots"][index]["ktau"] for content, index in pairs])
         else:
             write_submission(path, content, args.tasks, scores)
-            print(path, flush=True)
+            say(path)
     if given:
         print(table(args.tasks, np.array(validation), np.array(test)))
 
