@@ -1,8 +1,7 @@
 """Measure the project's speed against plain implementations of the same method, as ratios.
 
-    python tools/bench.py                            everything, in about a quarter of an hour
-    python tools/bench.py --parts scoring scale      only these parts
-    python tools/bench.py --largest 1e6              stop the scale curve earlier
+    python tools/bench.py                          everything, in about a quarter of an hour
+    python tools/bench.py --parts scoring scale    only these parts
 
 Prints Markdown tables on the surrogate benchmark. The two sides of a ratio run in turn, several times; the tables show
 medians of the seconds and of the ratios.
@@ -58,7 +57,7 @@ REPEATS = 3
 EPOCHS = 5  # of the plain loop
 WORKERS = (0, 4)  # of a data loader; the reference has 4
 RANKED = 100  # architectures whose ranks are searched for linearly
-SEARCHED, EVALUATIONS = ("veri", "sop"), 10_000
+SEARCHED = ("veri", "sop")
 MEASURE = """import resource, subprocess, sys, time
 began = time.perf_counter()
 status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
@@ -156,11 +155,9 @@ def bench_search():
     effects = json.loads((DATA / surrogate.EFFECTS_FILE).read_text())["tasks"]
     sampled, _ = load_entries(DATA / TEST_FILE)
     methods = {
-        "exact search": lambda model, _: best(model, top=1).architectures[0],
-        f"evolution, {EVALUATIONS:,} evaluations": lambda model, seed: evolve(
-            lambda architectures: score([model], architectures)[0], EVALUATIONS, seed
-        )[0][0],
-        f"best of {len(sampled):,} sampled": lambda model, _: sampled[score([model], sampled)[0].argmin()],
+        "exact search": lambda m, seed: best(m, top=1).architectures[0],
+        "evolution, 10,000 evaluations": lambda m, seed: evolve(lambda a: score([m], a)[0], 10_000, seed)[0][0],
+        f"best of {len(sampled):,} sampled": lambda m, seed: sampled[score([m], sampled)[0].argmin()],
     }
     rows = []
     for recipe in ("reference", "gp"):
@@ -239,8 +236,7 @@ def main():
     parser.add_argument("--scale_step", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.scale_step:
-        scale_step(args.scale_step)
-        return
+        return scale_step(args.scale_step)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
     surrogate.make(DATA)
     print(f"Measured by `python tools/bench.py` on {machine()}; medians of {REPEATS}.", flush=True)
