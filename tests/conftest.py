@@ -95,5 +95,6 @@ def project(tmp_path):
     (folder / "data" / "surrogate").mkdir(parents=True)
     for path in (*ROOT.glob("*.py"), ROOT / ".gitignore", ROOT / "data" / "surrogate" / surrogate.EFFECTS_FILE):
         shutil.copy(path, folder / path.relative_to(ROOT))
-    shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("recipes", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
