@@ -40,8 +40,9 @@ def test_the_outputs_are_committed(name):
 def test_they_run_with_few_epochs(project, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(project.parent / name))
+    shutil.copytree(ROOT / "results" / "published", project / "results" / "published")
     text = {}
-    for name in NAMES:
+    for name in reversed(NAMES):  # scoring with the published predictors: those of few epochs are slow to search
         shutil.copy(ROOT / name, project)
         notebook = nbformat.read(project / name, 4)
         for cell in code_cells(notebook):
