@@ -36,15 +36,9 @@ def generate(effects):
     random = np.random.RandomState(SEED + 1)  # SEED's numbers made the architectures
     training, truth = [], []
     for task in TASKS:
-        table = np.zeros((LENGTH, WIDTH + 1))  # [position, column]; the last column is that of an absent layer
-        table[0, 0:3] = effects[task.name]["depth"]
-        table[1::3, 3:6] = effects[task.name]["heads"]
-        table[2::3, 6:9] = effects[task.name]["mlp_ratio"]
         noise = effects[task.name]["residual"] * random.standard_normal(TOTAL)
         # Whole numbers: their sums are exact, and where machines differ in a logarithm's last bit, it is rounded away.
-        table, scores = np.rint(table / UNIT).astype(np.int64), np.rint(noise / UNIT).astype(np.int64)
-        for effect, column in zip(table, chosen.T, strict=True):
-            scores += effect[column]
+        scores = np.rint(noise / UNIT).astype(np.int64) + true_scores(effects[task.name], chosen)
         scores = scores * TOTAL + np.arange(TOTAL)  # no two are equal: ranks are a permutation
         training.append(ranks(scores[:TRAINED]).tolist())
         truth.append(ranks(scores[TRAINED:]).tolist())
@@ -54,6 +48,18 @@ def generate(effects):
         TEST_FILE: _file(architectures[TRAINED:], placeholders, TRAINED + 1),
         TRUTH_FILE: _file(architectures[TRAINED:], truth, TRAINED + 1),
     }
+
+
+def true_scores(effects, chosen):
+    """Scores of n architectures on one task without noise, the lower the better, in units of UNIT: (n,) int64.
+
+    effects: the task's, as for `generate`; chosen: (n, 37), as dataset.columns.
+    """
+    table = np.zeros((LENGTH, WIDTH + 1))  # [position, column]; the last column is that of an absent layer
+    table[0, 0:3] = effects["depth"]
+    table[1::3, 3:6] = effects["heads"]
+    table[2::3, 6:9] = effects["mlp_ratio"]
+    return np.rint(table / UNIT).astype(np.int64)[np.arange(LENGTH), chosen].sum(1)
 
 
 def _file(architectures, rows, start):

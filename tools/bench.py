@@ -1,235 +1,249 @@
-"""Measure the project's speed against a plain implementation of the same method, side by side, as ratios.
+"""Measure the project's speed against plain implementations of the same method, as ratios.
 
-    python tools/bench.py                  everything, in a few minutes
-    python tools/bench.py --largest 1e6    stop the scale curve earlier
+    python tools/bench.py                          everything, in about a quarter of an hour
+    python tools/bench.py --parts scoring scale    only these parts
 
-Prints Markdown tables; a ratio is the median of several.
+Prints Markdown tables on the surrogate benchmark. The two sides of a ratio run in turn, several times; the tables show
+medians of the seconds and of the ratios.
 """
 
-import argparse
 import os
-import platform
-import subprocess
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import startup
+
+if __name__ == "__main__":
+    startup.prepare()
+
+import argparse
+import json
+import platform
+import re
+import resource
+import subprocess
 import tempfile
 import time
+import warnings
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data" / "surrogate"
-sys.path.insert(0, str(ROOT))
+import torch
+from scipy.stats import rankdata
+from torch.utils.data import DataLoader
 
 import cli
+import surrogate
+from dataset import TEST_FILE, ArchPerfDataset, columns, encode, load_entries, sample_architectures
+from evolution import evolve
+from files import InputError
+from folders import PUBLISHED, SURROGATE, project_folder
+from metrics import ranks
+from network import Predictor, one_thread
+from predictors import load_models
+from scoring import score
+from search import best
 from tasks import TASKS
+from tools import plain
+from workers import cores
 
-EPOCHS = 5  # of the plain loop; of ours where both are timed alike
-SEARCHED = 100  # architectures whose rank is searched for linearly, of 99,500
+ROOT = Path(startup.ROOT)
+DATA = ROOT / "data" / SURROGATE
+OWN = ("--data_path", DATA, "--results_path", "results")  # in a temporary folder
+TRAIN = (ROOT / "main.py", *OWN, "--log_path", "logs")
 REPEATS = 3
+EPOCHS = 5  # of the plain loop
+WORKERS = (0, 4)  # of a data loader; the reference has 4
+RANKED = 100  # architectures whose ranks are searched for linearly
+SEARCHED = ("veri", "sop")
+MEASURE = """import resource, subprocess, sys, time
+began = time.perf_counter()
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+sys.exit(status)"""
 
 
-def seconds(work, *args):
-    """Wall-clock seconds of one call."""
+def timed(function, *args):
+    """Call `function`: (seconds, its result)."""
     began = time.perf_counter()
-    work(*args)
-    return time.perf_counter() - began
+    result = function(*args)
+    return time.perf_counter() - began, result
 
 
 def command(*words):
-    """Run a Python command in the current folder; returns (seconds, peak MiB of its largest process)."""
-    began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(map(str, words))}: exit status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    """Run a Python command in the current folder: (seconds, peak MiB of its largest process).
+
+    A small process starts it, since the peak of a process includes that of the one that started it.
+    """
+    words = [sys.executable, *map(str, words)]
+    process = subprocess.run([sys.executable, "-c", MEASURE, *words], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise InputError(f"{' '.join(words)}: exit status {process.returncode}")
+    return tuple(map(float, process.stdout.split()))
 
 
-def flops():
-    """Floating-point operations of the matrix products in training all eight tasks on 500 architectures."""
-    from network import Predictor
-
-    sizes = [linear.weight.numel() for linear in Predictor().linears()]
-    per_architecture = 4 * sum(sizes) + 2 * sum(sizes[1:])  # forward and weights' gradient; inputs' gradient
-    steps = {task: task.num_epochs * (int(task.train_ratio * 500) // task.batch_size) for task in TASKS}
-    return sum(steps[task] * task.batch_size * per_architecture for task in TASKS)
+def table(title, header, rows):
+    """Print a Markdown table."""
+    print(f"\n{title}:\n\n| {' | '.join(header)} |\n|---{'|--:' * (len(header) - 1)}|")
+    for row in rows:
+        print(f"| {' | '.join(cell if isinstance(cell, str) else f'{cell:.3g}' for cell in row)} |", flush=True)
 
 
+def compare(title, runs):
+    """Print a table of plain alternatives beside our code, the smallest ratio first.
+
+    runs: {(kind, alternative): [(its seconds, ours), a pair a repeat]}.
+    """
+    rows = []
+    for names, pairs in runs.items():
+        rows.append((*names, *map(median, zip(*pairs, strict=True)), median(t / ours for t, ours in pairs)))
+    table(title, ("", "plain alternative", "its seconds", "ours", "ratio"), sorted(rows, key=lambda row: row[-1]))
+
+
+@one_thread()  # faster for the plain loop's small matrices
 def bench_training():
-    import torch
-
-    from dataset import ArchPerfDataset
-    from tools import plain
-
-    workers = cli.cores()
-    datasets = {task: ArchPerfDataset(DATA, task.name) for task in TASKS}
-    torch.set_num_threads(1)
-    ours, theirs, whole = [], [], []
+    datasets, epochs = {task: ArchPerfDataset(DATA, task.name) for task in TASKS}, TASKS[0].num_epochs
+    runs = defaultdict(list)
     for _ in range(REPEATS):
-        theirs.append(seconds(lambda: [plain.train(task, datasets[task], EPOCHS, workers) for task in TASKS]))
-        flags = ("--data_path", DATA, "--results_path", "results", "--log_path", "logs")
-        many = command(ROOT / "main.py", *flags)
-        few = command(ROOT / "main.py", *flags, "--num_epochs", EPOCHS)
-        whole.append(many[0])
-        ours.append((many[0] - few[0]) / (TASKS[0].num_epochs - EPOCHS) * EPOCHS)
-    factor = TASKS[0].num_epochs / EPOCHS
-    print(f"Training, eight tasks, medians of {REPEATS}:\n")
-    print("| | plain loop | this project | ratio |\n|---|---|---|---|")
-    ratio = median(t / o for t, o in zip(theirs, ours, strict=True))
-    print(f"| {EPOCHS} epochs, training alone | {median(theirs):.1f} s | {median(ours):.2f} s | {ratio:.0f} |")
-    ratio = median(t * factor / w for t, w in zip(theirs, whole, strict=True))
-    print(
-        f"| 400 epochs, the whole command (plain loop: {EPOCHS} epochs x {factor:.0f}, no start-up) "
-        f"| {median(theirs) * factor:.0f} s | {median(whole):.1f} s | {ratio:.0f} |"
-    )
-    torch.set_num_threads(workers)
-    a, b = torch.randn(2, 1024, 1024)
-    rate = 2 * 1024**3 / median(seconds(torch.mm, a, b) for _ in range(50))
-    limit = flops() / rate
-    print(f"\nIts matrix products, {flops() / 1e9:.0f} GFLOP, take {limit:.1f} s as large products on all cores")
-    print(
-        f"({rate / 1e9:.0f} GFLOP/s): {limit / median(whole):.0%} of the whole command. "
-        f"Peak memory of a process: {many[1]:.0f} MiB."
-    )
+        many, peak = command(*TRAIN)
+        few, _ = command(*TRAIN, "--num_epochs", EPOCHS)
+        for workers in WORKERS:
+            name = f"loop, {workers} loader workers"
+            took, _ = timed(lambda n: [plain.train(task, datasets[task], EPOCHS, n) for task in TASKS], workers)
+            runs[f"{EPOCHS} epochs", name].append((took, (many - few) / (epochs - EPOCHS) * EPOCHS))
+            runs[f"{epochs} epochs, whole command", f"{name}, scaled up"].append((took / EPOCHS * epochs, many))
+    compare("Training, eight tasks", runs)
+    print(f"\nPeak memory of a process: {peak:.0f} MiB.")
 
 
 def bench_scoring():
-    import torch
-    from torch.utils.data import DataLoader, Subset
-
-    from dataset import TEST_FILE, ArchPerfDataset, load_test
-    from metrics import ranks
-    from network import Predictor
-    from scoring import score
-
-    architectures, _ = load_test(DATA / TEST_FILE)
-    torch.manual_seed(0)
-    predictors = [Predictor().eval() for _ in TASKS]
-    state_dicts = [predictor.state_dict() for predictor in predictors]
+    architectures, _ = load_entries(DATA / TEST_FILE)
+    models, predictors = load_models([task.name for task in TASKS]), [Predictor().eval() for _ in TASKS]
+    for predictor, model in zip(predictors, models, strict=True):
+        predictor.load_state_dict(model.networks[0])
     data = ArchPerfDataset(DATA, TASKS[0].name, train=False)
-    part = Subset(data, range(len(data) // 10))
+
+    @one_thread()  # faster for small batches
+    @torch.no_grad()
+    def load_and_score(workers):
+        return torch.cat([predictors[0](batch) for batch in DataLoader(data, 64, num_workers=workers)])
 
     @torch.no_grad()
-    def plain_forward():
-        return torch.cat([predictors[0](batch) for batch in DataLoader(part, 64, num_workers=cli.cores())])
+    def score_one_tensor():
+        encodings = encode(architectures)
+        return [predictor(encodings) for predictor in predictors]
 
-    row = score(state_dicts, architectures)[0].tolist()
-
-    def plain_ranks():
-        ascending, searched = sorted(row), row[:: len(row) // SEARCHED]
-        return seconds(lambda: [ascending.index(value) for value in searched]) / len(searched) * len(row)
-
-    ratios, ours, theirs = [], [], []
+    scores, step = score(models, architectures), len(architectures) // RANKED
+    lists, runs = [(row[::step], sorted(row)) for row in scores.tolist()], defaultdict(list)
     for _ in range(REPEATS):
-        theirs.append(len(TASKS) * (seconds(plain_forward) * len(data) / len(part) + plain_ranks()))
-        ours.append(seconds(lambda: [ranks(each) for each in score(state_dicts, architectures)]))
-        ratios.append(theirs[-1] / ours[-1])
-    print(f"\nScoring {len(row):,} architectures with eight predictors, encoding to ranks, medians of {REPEATS}:\n")
-    print("| plain: data loader, linear search (a part, scaled up) | this project | ratio |\n|---|---|---|")
-    print(f"| {median(theirs):.0f} s | {median(ours):.2f} s | {median(ratios):.0f} |")
+        ours, _ = timed(score, models, architectures)
+        runs["forward", "one tensor"].append((timed(score_one_tensor)[0], ours))
+        for workers in WORKERS:
+            took, _ = timed(load_and_score, workers)
+            runs["forward", f"data loader, {workers} workers, scaled up"].append((took * len(TASKS), ours))
+        ours, _ = timed(lambda: [ranks(row) for row in scores])
+        took, _ = timed(lambda: [rankdata(row, "min") for row in scores])
+        runs["ranking", 'scipy\'s rankdata, method="min"'].append((took, ours))
+        took, _ = timed(lambda: [[ascending.index(value) for value in some] for some, ascending in lists])
+        runs["ranking", f"linear search of {RANKED}, scaled up"].append((took * step, ours))
+    compare(f"Scoring {len(architectures):,} architectures with eight predictors", runs)
+
+
+def bench_search():
+    effects = json.loads((DATA / surrogate.EFFECTS_FILE).read_text())["tasks"]
+    sampled, _ = load_entries(DATA / TEST_FILE)
+    methods = {
+        "exact search": lambda m, seed: best(m, top=1).architectures[0],
+        "evolution, 10,000 evaluations": lambda m, seed: evolve(lambda a: score([m], a)[0], 10_000, seed)[0][0],
+        f"best of {len(sampled):,} sampled": lambda m, seed: sampled[score([m], sampled)[0].argmin()],
+    }
+    rows = []
+    for recipe in ("reference", "gp"):
+        command(*TRAIN, "--recipe", recipe, "--tasks", *SEARCHED)
+        for task, model in zip(SEARCHED, load_models(SEARCHED, recipe, "results"), strict=True):
+            for method, find in methods.items():
+                times, found = zip(*(timed(find, model, seed) for seed in range(REPEATS)), strict=True)
+                true = surrogate.true_scores(effects[task], columns(found)) * surrogate.UNIT
+                predicted = score([model], found)[0].tolist()
+                rows.append((task, recipe, method, *(f"{median(v):.4f}" for v in (predicted, true)), median(times)))
+    title = "Search: score of the best architecture found, the lower the better; true: the surrogate's without noise"
+    table(title, ("task", "recipe", "method", "predicted", "true", "seconds"), rows)
 
 
 def bench_commands():
-    from dataset import TEST_FILE
-
     read = f"import torch, json; json.load(open({str(DATA / TEST_FILE)!r}))"
-    rows = {"`import torch`": ("-c", "import torch"), "`import torch`, reading the test file": ("-c", read)}
-    rows["`main.py --help`"] = (ROOT / "main.py", "--help")
-    where = ("--data_path", DATA, "--results_path", "results", "--recipe")
-    rows["`test.py`, whole"] = (ROOT / "test.py", *where, "reference")
-    rows["`main.py --recipe ensemble`, whole"] = (ROOT / "main.py", *where, "ensemble", "--log_path", "logs")
-    rows["`test.py --recipe ensemble`, whole"] = (ROOT / "test.py", *where, "ensemble")
-    times, peaks = {name: [] for name in rows}, {}
+    published = ("--data_path", DATA, "--results_path", project_folder("results", PUBLISHED))
+    commands = {
+        "`import torch`, reading the test file": ("-c", read),
+        "`import torch`": ("-c", "import torch"),
+        "`main.py --help`": (ROOT / "main.py", "--help"),
+        "`test.py`": (ROOT / "test.py", *published),
+        "`main.py --recipe gp`": (*TRAIN, "--recipe", "gp"),
+        "`test.py --recipe gp`": (ROOT / "test.py", *OWN, "--recipe", "gp"),
+        "`tools/search.py --tasks sop`": (ROOT / "tools" / "search.py", *published, "--tasks", "sop"),
+    }
+    runs = defaultdict(list)
     for _ in range(REPEATS):
-        for name, words in rows.items():
-            took, peaks[name] = command(*words)
-            times[name].append(took)
-    print(
-        f"\nCommands, medians of {REPEATS}:\n\n| command | seconds | ratio to `import torch`, reading |\n|---|---|---|"
-    )
-    yardstick = times["`import torch`, reading the test file"]
-    for name, column in times.items():
-        ratio = median(a / b for a, b in zip(column, yardstick, strict=True))
-        print(f"| {name} | {median(column):.2f} | {ratio:.2f} |")
-    print(f"\nPeak memory of `test.py`: {peaks['`test.py`, whole']:.0f} MiB.")
+        run = {name: command(*words) for name, words in commands.items()}
+        for name, (took, peak) in run.items():
+            runs[name].append((took, peak, took / next(iter(run.values()))[0]))
+    rows = [(name, *map(median, zip(*several, strict=True))) for name, several in runs.items()]
+    table("Whole commands", ("command", "seconds", "peak MiB", "ratio to the first"), rows)
 
 
 def scale_step(n):
-    """Score n architectures in a process of its own; print the seconds, and its memory before and at the peak, MiB."""
-    import torch
-
-    from dataset import sample_architectures
-    from metrics import ranks
-    from network import Predictor
-    from scoring import score
-
-    architectures = sample_architectures(n, seed=1)
-    torch.manual_seed(0)
-    state_dicts = [Predictor().state_dict() for _ in TASKS]
+    """Rank n architectures; print the seconds, and the peak memory of this process before and after, MiB."""
+    architectures, models = sample_architectures(n, seed=1), load_models([task.name for task in TASKS])
     if os.fork():  # drawing the architectures took memory too: the child's peak starts at what they need
         os.wait()
         return
-    score(state_dicts, architectures[:5000])
-    before = memory("VmRSS")
-    took = seconds(lambda: [ranks(row) for row in score(state_dicts, architectures)])
-    print(took, before, memory("VmHWM"))
-
-
-def memory(kind):
-    """This process's memory, VmRSS now or VmHWM at its peak, in MiB."""
-    return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) / 1024
+    score(models, architectures[:5000])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took, _ = timed(lambda: [ranks(row) for row in score(models, architectures)])
+    print(took, before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def bench_scale(largest):
-    print("\nFrom strings to ranks with eight predictors; all memory in MiB:\n")
-    print(
-        "| architectures | seconds | microseconds each | memory with the strings | more at the peak "
-        "| scores and ranks |"
-    )
-    print("|---|---|---|---|---|---|")
-    n = 10_000
-    while n <= largest:
-        command = [sys.executable, __file__, "--scale_step", str(n)]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        took, before, after = map(float, answer.split())
-        needed = n * len(TASKS) * (4 + 8) / 2**20
-        print(
-            f"| {n:,} | {took:.2f} | {took / n * 1e6:.2f} | {before:.0f} | {after - before:.0f} | {needed:.0f} |",
-            flush=True,
-        )
-        n *= 10
+    rows = []
+    for n in [10**power for power in range(4, 12) if 10**power <= largest]:
+        words = [sys.executable, __file__, "--scale_step", str(n)]
+        answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+        took, before, peak = map(float, answer.split())
+        needed = n * len(TASKS) * (4 + 8) / 2**20  # float32 scores, int64 ranks
+        rows.append((f"{n:,}", took, took / n * 1e6, *(f"{mib:.0f}" for mib in (before, peak - before, needed))))
+    header = ("architectures", "seconds", "microseconds each", "with the strings", "more at the peak", "results")
+    table("Strings to ranks with eight predictors, memory in MiB", header, rows)
 
 
 def machine():
-    """The machine in a line."""
-    import torch
+    """Describe the machine in a line."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    model = found[1] if found else platform.machine()
+    return f"{model}, {cores()} cores; Python {platform.python_version()}, torch {torch.__version__}"
 
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        model = next(
-            line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-        )
-    return f"{model}, {cli.cores()} cores; Python {platform.python_version()}, torch {torch.__version__}"
+
+PARTS = {"training": bench_training, "scoring": bench_scoring, "search": bench_search, "commands": bench_commands}
 
 
 def main():
     parser = cli.Parser(description=__doc__)
+    parts = [*PARTS, "scale"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART", help=", ".join(parts))
     parser.add_argument("--largest", type=float, default=1e7, help="end of the scale curve (default: 1e7)")
     parser.add_argument("--scale_step", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.scale_step:
-        scale_step(args.scale_step)
-        return
-    from surrogate import make
-
-    make(DATA)
-    print(f"Measured by `python tools/bench.py` on {machine()}.\n", flush=True)
+        return scale_step(args.scale_step)
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
+    surrogate.make(DATA)
+    print(f"Measured by `python tools/bench.py` on {machine()}; medians of {REPEATS}.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        bench_training()
-        bench_scoring()
-        bench_commands()
-        bench_scale(args.largest)  # in the folder too: it is gone afterwards, and with it the current folder
+        os.chdir(folder)  # it is gone at the end, and with it the current folder
+        for part in args.parts:
+            PARTS.get(part, lambda: bench_scale(args.largest))()
 
 
 if __name__ == "__main__":
