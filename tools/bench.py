@@ -194,15 +194,15 @@ def bench_commands():
 
 
 def scale_step(n):
-    """Rank n architectures; print the seconds, and the peak memory of this process before and after, MiB."""
+    """Rank n architectures; print the seconds, and the memory of this process before and at the peak, MiB."""
     architectures, models = sample_architectures(n, seed=1), load_models([task.name for task in TASKS])
     if os.fork():  # drawing the architectures took memory too: the child's peak starts at what they need
         os.wait()
         return
     score(models, architectures[:5000])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     took, _ = timed(lambda: [ranks(row) for row in score(models, architectures)])
-    print(took, before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(took, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def bench_scale(largest):
