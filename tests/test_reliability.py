@@ -840,12 +840,11 @@ def damaged_effects():
 
 
 def test_damaged_effects_are_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(surrogate, "project_folder", lambda *_: tmp_path)
     monkeypatch.setattr(surrogate, "generate", lambda _: {dataset.TRAIN_FILE: b"other"})
     for text in damaged_effects():
         (tmp_path / surrogate.EFFECTS_FILE).write_text(text, errors="surrogateescape")
-        with pytest.raises(dataset.DataError, match=r"effects\.json: (damaged: |gives another )") as caught:
-            surrogate.make(tmp_path / "made")
+        with pytest.raises(dataset.DataError, match=r"effects\.json: (damaged: |makes another )") as caught:
+            surrogate.make(tmp_path / "made", tmp_path / surrogate.EFFECTS_FILE)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "made").exists()
 
@@ -853,7 +852,7 @@ def test_damaged_effects_are_one_line(tmp_path, monkeypatch):
 def test_the_surrogate_replaces_no_other_file(tmp_path, monkeypatch):
     (tmp_path / dataset.TRAIN_FILE).write_text("the competition's")
     with pytest.raises(dataset.DataError, match="not the surrogate's: choose a folder without it"):
-        surrogate.make(tmp_path)
+        surrogate.make(tmp_path, ROOT / "data" / "surrogate" / surrogate.EFFECTS_FILE)
     assert (tmp_path / dataset.TRAIN_FILE).read_text() == "the competition's"
 
 
