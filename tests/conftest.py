@@ -70,12 +70,12 @@ def data_folder(tmp_path, train_content):
 
 @pytest.fixture
 def script(tmp_path):
-    """Run a script of the project at `root` in a temporary folder: script("main.py", *flags) -> CompletedProcess."""
+    """Run a script of the project at `root`, by default in a temporary folder: script(name, *flags)."""
 
-    def run(name, *flags, root=ROOT, **options):
+    def run(name, *flags, root=ROOT, here=tmp_path, **options):
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, str(root / name), *map(str, flags)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, **options)
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, **options)
 
     return run
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import REFERENCE_RECIPE, ROOT, choose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_readme import blocks
 
 import dataset
 import main
@@ -115,30 +116,10 @@ def test_the_intervals_are_those_of_the_process(script, data_folder, tmp_path):
     assert [lows[i] for i in order] == sorted(lows) and [highs[i] for i in order] == sorted(highs)
 
 
-NEAREST_NEIGHBOURS = '''
-import torch
-
-from recipes.base import Recipe as Base
-
-
-class Recipe(Base):
-    """Mean rank of the ten nearest training architectures."""
-
-    def fit(self, task, encodings, ranks, device="cpu", report=None):
-        return {"encodings": encodings.flatten(1), "ranks": torch.as_tensor(ranks)}
-
-    def model(self, content, index=None):
-        def predict(encodings):
-            nearest = torch.cdist(encodings.flatten(1), content["encodings"]).topk(10, largest=False).indices
-            return content["ranks"][nearest].float().mean(1)
-
-        return predict
-'''
-
-
 def test_a_recipe_is_one_file_and_one_line(script, project, data_folder, tmp_path):
-    """Nearest neighbours train, resume, score and cross-validate."""
-    (project / "recipes" / "neighbours.py").write_text(NEAREST_NEIGHBOURS)
+    """Nearest neighbours, as the README adds them, train, resume, score and cross-validate."""
+    (code,) = (block for block in blocks("python") if "recipes.base" in block)
+    (project / "recipes" / "neighbours.py").write_text(code)
     table = project / "recipes" / "__init__.py"
     table.write_text(table.read_text().replace("RECIPES = {\n", 'RECIPES = {\n    "neighbours": "neighbours",\n'))
     data = ("--data_path", data_folder, "--tasks", "sop", "veri")
