@@ -25,7 +25,8 @@ def test_tau_is_nan_where_scipy_gives_nan():
     scores = torch.tensor([[1, 1, 1], [1, 2, 3], [1, 2, torch.nan], [1, torch.inf, -torch.inf]])
     labels = torch.tensor([[0, 1, 2], [5, 5, 5], [0, 1, 2], [0, 1, 2]])
     taus = kendall_tau(scores, labels)
-    np.testing.assert_allclose(taus, scipy_taus(scores.numpy(), labels.numpy()), atol=1e-12)
+    finite = scores.clamp(-9, 9).numpy()  # the same order: scipy 1.13 gives NaN for infinities of both signs
+    np.testing.assert_allclose(taus, scipy_taus(finite, labels.numpy()), atol=1e-12)
     assert taus.isnan().tolist() == [True, True, True, False]
     assert kendall_tau(torch.ones(2, 1), torch.ones(2, 1)).isnan().all()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REAL_DATA, ROOT
+from conftest import OLD_TORCH, REAL_DATA, ROOT
 from PIL import Image
 from scipy.stats import kendalltau
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -65,6 +65,7 @@ def test_the_published_predictors_score_a_test_file(script, data_folder, content
         assert line.split() == [task.name, "snapshot", str(task.snapshot), "validation", "tau", f"{ktau:.4f}"]
 
 
+@OLD_TORCH
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="needs the competition's training file in ../shared/data")
 def test_training_again_gives_the_published_weights(contents):
     architectures, ranks = dataset.load_train(REAL_DATA)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import REAL_DATA, REFERENCE
+from conftest import OLD_TORCH, REAL_DATA, REFERENCE
 
 import dataset
 import training
@@ -85,6 +85,7 @@ def test_training_equals_the_plain_loop(data_folder, changes):
             assert torch.equal(last.state_dict[name], value)
 
 
+@OLD_TORCH
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="needs the competition's training file in ../shared/data")
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_reference_curves(task):
