@@ -93,7 +93,7 @@ def add_recipe(parser, save_name=None):
         "--recipe",
         choices=RECIPES,
         default=DEFAULT,
-        help="reference: the competition's method; gp: a Gaussian process, which ranks better (default: %(default)s)",
+        help="way to learn and to score, as recipes/ describes; gp ranks best (default: %(default)s)",
     )
     if save_name:
         default = f"{save_name}_final; {save_name}_RECIPE with another recipe"
@@ -109,8 +109,8 @@ def add_predictors(parser):
 
 
 def add_largest(parser):
-    """Add the flag for labels of which more is better."""
-    parser.add_argument("--largest", action="store_true", help="for labels of which more is better: a high score wins")
+    """Add the flag for labels where more is better."""
+    parser.add_argument("--largest", action="store_true", help="for labels where more is better, such as accuracies")
 
 
 def add_device(parser):
@@ -134,6 +134,8 @@ def run(main):
             sys.stdout.flush()  # here, where a failure can be reported
     except MemoryError as error:
         startup.end(describe(error), 2)  # Python's own exit may need memory, too
+    except ModuleNotFoundError:
+        raise  # startup looks for the Python that has the module
     except (InputError, OSError, ImportError) as error:
         if isinstance(error, OSError):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the exit would try the failed write again

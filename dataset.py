@@ -164,9 +164,12 @@ def load_train(path, tasks=None, note=lambda line: None):
     return architectures, parse_labels(path, content, tasks, note)
 
 
-def labelled_tasks(content):
-    """Tasks that at least one entry of a file's content labels."""
-    return [task for task in TASKS if any(task.rank_key in entry for entry in content.values())]
+def labelled_tasks(path, content):
+    """Tasks that at least one entry in the content of the file at `path` labels; raises DataError if there are none."""
+    tasks = [task for task in TASKS if any(task.rank_key in entry for entry in content.values())]
+    if not tasks:
+        raise DataError(f"{path}: no entry has a label such as '{TASKS[0].rank_key}': label at least one task")
+    return tasks
 
 
 def parse_labels(path, content, tasks=None, note=lambda line: None):
@@ -177,9 +180,7 @@ def parse_labels(path, content, tasks=None, note=lambda line: None):
     only, a label that is no finite number, and an architecture that occurs twice with different labels.
     """
     if tasks is None:
-        tasks = labelled_tasks(content)
-        if not tasks:
-            raise DataError(f"{path}: no entry has a label such as '{TASKS[0].rank_key}': label at least one task")
+        tasks = labelled_tasks(path, content)
         if len(tasks) < len(TASKS):
             note(f"tasks labelled in {path}: {', '.join(task.name for task in tasks)}")
     first, ranks, ordered, tied = {}, {}, [], []

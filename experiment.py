@@ -14,8 +14,8 @@ import checkpoint
 import recipes
 import surrogate
 from dataset import TRAIN_FILE, encode, load_train
-from files import InputError, check_output, count, make_folder, say, sha256
-from folders import check_unpublished, choose_folders
+from files import InputError, count, make_folder, say, sha256
+from folders import check_output, check_unpublished, choose_folders
 from predictors import check_device
 from tasks import TASKS, find_task
 from workers import Result, cores, run_jobs
@@ -42,6 +42,9 @@ def train_tasks(args):
     surrogate.prepare(args.data_path)
     path = Path(args.data_path, TRAIN_FILE)
     architectures, ranks = load_train(path, args.tasks, say)
+    for name, row in ranks.items():
+        if not row.any():
+            raise InputError(f"{path}: {name}: all labels are equal: there is no order to learn")
     tasks = [recipe.configure(find_task(name), args.settings) for name in ranks]
     steps = {task.name: recipe.train_steps(task, len(architectures)) for task in tasks}
     logs = Path(args.log_path, args.save_name)
@@ -86,7 +89,7 @@ def _check_outputs(recipe, tasks, args, logs):
             f"{logs}: not UTF-8, which TensorBoard needs: choose another --log_path or --save_name"
         ) from None
     paths, folders = [recipe.path(args.results_path, task) for task in tasks], [logs / task.name for task in tasks]
-    for path in (args.results_path, logs, *paths, *folders):
+    for path in (args.results_path, logs, *folders):
         check_unpublished(path)
     for folder in (args.results_path, logs, *folders):
         make_folder(folder)
@@ -178,7 +181,8 @@ class Progress:
 def _report(recipe, results, interrupted, args, logs):
     """Print the table, remarks and errors of {task name: Trained or error}, and the next step; returns the status."""
     done = {name: result for name, result in results.items() if isinstance(result, Trained)}
-    print(table(done))
+    if done:
+        print(table(done))
     for name, trained in done.items():
         if trained.remark:
             print(f"{name}: {trained.remark}")

@@ -123,18 +123,3 @@ def make_folder(path):
     path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "cannot be written to", str(path))
-
-
-def check_output(path, inputs):
-    """Make the folder of the output file `path`; raise where writing it would fail or replace one of the `inputs`.
-
-    Raises InputError where it is the same file as an input, links resolved; OSError where it cannot be written.
-    """
-    check_file(path)
-    for other in inputs:
-        same = os.path.realpath(path) == os.path.realpath(other)
-        if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
-            raise InputError(f"{path}: would replace {other}, which this command reads or writes: choose another name")
-    make_folder(Path(os.path.realpath(path)).parent)
-    with contextlib.suppress(FileNotFoundError):
-        os.stat(path)  # raises where its name is too long

@@ -1,9 +1,10 @@
 """The project's folders: data, results and logs, and which of them a command uses."""
 
+import contextlib
 import os
 from pathlib import Path
 
-from files import InputError, say
+from files import InputError, check_file, make_folder, say
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
 TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
@@ -26,6 +27,23 @@ def check_unpublished(path):
     for name in ("results", "logs"):
         if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(project_folder(name, PUBLISHED))):
             raise InputError(f"{path}: part of the published run, which stays as it is: choose another folder")
+
+
+def check_output(path, inputs):
+    """Make the folder of the output file `path`; raise where writing it would fail or replace one of the `inputs`.
+
+    Raises InputError where it is the same file as an input, links resolved, or in the published run; OSError where it
+    cannot be written.
+    """
+    check_unpublished(path)
+    check_file(path)
+    for other in inputs:
+        same = os.path.realpath(path) == os.path.realpath(other)
+        if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
+            raise InputError(f"{path}: would replace {other}, which this command reads or writes: choose another name")
+    make_folder(Path(os.path.realpath(path)).parent)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # raises where its name is too long
 
 
 def choose_folders(args):

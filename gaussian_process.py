@@ -114,7 +114,7 @@ def fit(x, labels, report=None):
     return GaussianProcess(matrix, constant, variances.mean().sqrt(), c, y - weights * variances)
 
 
-def rank_interval(fitted, scores, n, probability=0.8):
+def rank_interval(fitted, scores, n, probability):
     """Central intervals of the ranks of m architectures among n, from the predictive standard deviation.
 
     Rank r fills the quantiles from r / n to (r + 1) / n, so the end y of a label's interval has the rank

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import argparse
 import dataclasses
+import shlex
 
 import cli
 from recipes import DEFAULT
@@ -50,7 +51,9 @@ def parse_arguments(argv=None):
         parser.error(f"--{error}")
     repeated = {"recipe": DEFAULT, "data_path": None, "results_path": None}
     given = {name: getattr(args, name) for name, default in repeated.items() if getattr(args, name) != default}
-    args.scoring_flags = "".join(f" --{name} {value}" for name, value in given.items())
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    flags += ["--tasks", *(task.name for task in args.tasks)] if args.tasks else []
+    args.scoring_flags = " ".join(["", *map(shlex.quote, flags)])
     return args
 
 

@@ -31,7 +31,12 @@ def load_models(tasks, recipe="reference", folder=None):
     tasks: names such as "sop"; folder: of the checkpoints. Raises CheckpointError, SettingError, OSError.
     """
     recipe, folder = recipes.get(recipe), folder or project_folder("results", PUBLISHED)
-    return [recipe.model(recipe.load(recipe.path(folder, task), task)) for task in map(find_task, tasks)]
+    models = []
+    for task in map(find_task, tasks):
+        path = recipe.path(folder, task)
+        content = recipe.load(path, task)
+        models.append(recipe.model(content, recipe.snapshot_index(path, content)))
+    return models
 
 
 def load_predictors(args, index=None):
@@ -48,7 +53,7 @@ def load_predictors(args, index=None):
     train_file = Path(args.data_path, TRAIN_FILE)
     data = sha256(train_file) if train_file.exists() else None
     if args.tasks is None:
-        args.tasks = labelled_tasks(load_entries(train_file)[1]) if data else TASKS
+        args.tasks = labelled_tasks(train_file, load_entries(train_file)[1]) if data else TASKS
     recipe, published = recipes.get(args.recipe), project_folder("results", PUBLISHED)
     loaded, stand_ins, others = [], [], []
     for task in args.tasks:
@@ -63,6 +68,8 @@ def load_predictors(args, index=None):
         loaded.append(Loaded(path, content, recipe.snapshot_index(path, content, index)))
     if stand_ins:
         say(f"not trained on {train_file}: {', '.join(stand_ins)}; using the published checkpoints in {published}")
+        if getattr(args, "largest", False):
+            raise InputError("--largest: in the published predictors less is better: train on your own labels first")
     if others:
         say(f"not trained on {train_file}: {', '.join(others)}; used all the same")
     return recipe, loaded

@@ -87,7 +87,7 @@ def score(models, architectures, device="cpu"):
             values[i] += (x @ matrix).mul_(x).sum(1)
         for i, model in enumerate(models):
             if not isinstance(model, Model):
-                values[i] = model(encodings)
+                values[i] = model(encodings.cpu())
         return values
 
     return evaluate(scores, len(models), architectures, device)

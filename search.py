@@ -260,7 +260,7 @@ class _Search:
         self.sign = -1 if largest else 1
         signed = model._replace(matrix=self.sign * model.matrix, weights=[self.sign * w for w in model.weights])
         allowed = np.ones((LAYERS, CHOICES), bool) if allowed is None else np.asarray(allowed, bool)
-        self.limits = [limit for limit in limits if limit[2] is not None]
+        self.limits = [(cost, least, min(most, 2**60)) for cost, least, most in limits if most is not None]
         self.depths = [_Depth(signed, depth, allowed, self.limits) for depth in depths or DEPTHS.values()]
         self.magnitude = max(depth.magnitude for depth in self.depths) or 1.0
         self.tick = TICK * self.magnitude

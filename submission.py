@@ -6,7 +6,8 @@ from pathlib import Path
 import recipes
 import surrogate
 from dataset import TEST_FILE, load_entries
-from files import InputError, check_output, count, say, write_file
+from files import InputError, count, say, write_file
+from folders import check_output
 from metrics import ranks
 from predictors import load_predictors
 from scoring import score

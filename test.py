@@ -2,7 +2,7 @@
 
     python test.py                             all tasks, the snapshots that their checkpoints record
     python test.py --tasks cplfw sop           fill in only these fields
-    python test.py --model_path_index -1       the best snapshot on validation, for every task
+    python test.py --model_path_index -1       the best snapshot on validation, of checkpoints of your own
     python test.py --recipe gp --uncertainty intervals.json
 
 Writes Track2_submitA_<save_name>.json, the test file with its rank fields filled in, in the current folder.

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ def run_jobs(jobs, processes, device="cpu"):
     """
     # A forked process has torch at once; CUDA cannot be used in one.
     context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    if device != "cpu":
+        multiprocessing.resource_tracker.ensure_running()  # which would unblock Ctrl-C while a worker starts
     # The parent alone keeps the writing end, so that the end of file tells the workers of its death.
     parent_alive, parent_end = context.Pipe(duplex=False)
     queue, running, shown = list(jobs), {}, set()

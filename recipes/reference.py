@@ -50,8 +50,10 @@ class Recipe(Base):
         if 0 <= index < len(held):
             index = held[index]
         if index not in held:
-            why = "it holds 1, the one that scores: train to keep more" if len(held) == 1 else f"it holds {len(held)}"
-            raise checkpoint.CheckpointError(f"{path}: no snapshot {index}: {why}, {held[0]} to {held[-1]}")
+            why = f"it holds {len(held)}, {held[0]} to {held[-1]}"
+            if len(held) == 1:
+                why = f"it holds only {held[0]}, the one that scores: train to keep more"
+            raise checkpoint.CheckpointError(f"{path}: no snapshot {index}: {why}")
         checkpoint.check_weights(path, f"snapshot {index}", content["snapshots"][index]["state_dict"])
         return index
 
@@ -100,7 +102,7 @@ class Recipe(Base):
         kept = content["snapshots"][content["index"]]
         return (
             f"tau is undefined (nan) at {len(collapsed)} of {len(content['validate_ktau'])} validations, first after "
-            f"epoch {collapsed[0]}: the predictor gave all architectures of a batch one score, which happens with the "
+            f"epoch {collapsed[0]}: one score for all architectures of a batch, which happens with the "
             f"reference's settings; scoring uses epoch {kept['epoch']}, tau {kept['ktau']:.4f}"
         )
 

@@ -66,7 +66,7 @@ def test_one_snapshot_alone_says_where_more_come_from(run, saved):
     content["snapshots"] = {-1: content["snapshots"][-1]}
     checkpoint.save(saved, content)
     assert choose(saved, run.task, 0).index == -1
-    expected = "no snapshot -2: it holds 1, the one that scores: train to keep more, -1 to -1"
+    expected = "no snapshot -2: it holds only -1, the one that scores: train to keep more"
     with pytest.raises(checkpoint.CheckpointError, match=expected):
         choose(saved, run.task, -2)
 

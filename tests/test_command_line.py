@@ -71,9 +71,8 @@ def test_another_recipe_trains_resumes_and_scores(script, data_folder, tmp_path,
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
     assert [line.split()[0] for line in lines[-6:]] == ["task", "cplfw", "sop", "mean", "checkpoints:", "next:"]
-    assert lines[-1] == f"next: bash test.sh --recipe {recipe} --data_path {data_folder} --results_path r ranks " + (
-        "the test architectures"
-    )
+    flags = f"--recipe {recipe} --data_path {data_folder} --results_path r --tasks cplfw sop"
+    assert lines[-1] == f"next: bash test.sh {flags} ranks the test architectures"
     assert sorted(weights(tmp_path / "r")) == [f"cplfw_{recipe}.pth", f"sop_{recipe}.pth"]
     events = EventAccumulator(str(tmp_path / "l" / f"train_{recipe}" / "sop" / "train")).Reload()
     assert events.Tags()["tensors"] == ["sop/settings/text_summary"]
@@ -363,3 +362,66 @@ def test_a_diverging_task_is_named_and_the_others_kept(script, data_folder, tmp_
     assert answer.returncode == 1
     assert answer.stderr.startswith("main.py: sop: stopped: the loss is ")
     assert find_task("sop").name in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "flags", "message"),
+    [
+        ("none", "test.py", ("--results_path", "r"), "no entry has a label such as 'cplfw_rank'"),
+        ("none", "tools/search.py", (), "no entry has a label such as 'cplfw_rank'"),
+        ("none", "main.py", (), "no entry has a label such as 'cplfw_rank'"),
+        ("equal", "main.py", ("--recipe", "gp"), "sop: all labels are equal: there is no order to learn"),
+        ("few", "tools/crossval.py", ("--recipes", "ridge"), "9 architectures: expected at least 10"),
+        (
+            "few",
+            "main.py",
+            ("--tasks", "sop"),
+            "sop: the training part has 7 of the 9 architectures, fewer than a batch",
+        ),
+    ],
+)
+def test_labels_that_nothing_can_be_learnt_from_are_refused(script, data_folder, change, name, flags, message):
+    path = data_folder / dataset.TRAIN_FILE
+    content = json.loads(path.read_text())
+    if change == "none":
+        content = {key: {"arch": entry["arch"]} for key, entry in content.items()}
+    elif change == "equal":
+        content = {key: {**entry, "sop_rank": 0.5} for key, entry in content.items()}
+    else:
+        content = dict(list(content.items())[:9])
+    path.write_text(json.dumps(content))
+    answer = script(name, "--data_path", data_folder, *flags)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_the_published_run_is_never_written_to(script, data_folder):
+    published = ROOT / "results" / "published" / "sop_final.pth"
+    before = published.read_bytes()
+    for name, flags in (
+        ("main.py", ("--results_path", published.parent)),
+        ("main.py", ("--results_path", "r", "--log_path", ROOT / "logs", "--save_name", "published")),
+        ("tools/crossval.py", ("--json", published)),
+        ("tools/search.py", ("--tasks", "sop", "--json", published)),
+    ):
+        answer = script(name, "--data_path", data_folder, *flags)
+        assert answer.returncode == 2
+        assert "part of the published run, which stays as it is" in answer.stderr
+    assert published.read_bytes() == before
+
+
+def test_more_is_better_only_of_predictors_of_ones_own(script, data_folder):
+    answer = script("tools/search.py", "--data_path", data_folder, "--tasks", "sop", "--largest", root=ROOT)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("search.py: --largest: in the published predictors less is better")
+    answer = script("tools/search.py", "--data_path", data_folder, "--tasks", "sop", "--max_params", 10**40)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_next_command_can_be_pasted(script, data_folder):
+    data_folder.rename(data_folder.parent / "my data")
+    flags = ("--data_path", "my data", "--results_path", "r", "--log_path", "l", "--recipe", "ridge", "--tasks", "sop")
+    trained = script("main.py", *flags)
+    expected = "next: bash test.sh --recipe ridge --data_path 'my data' --results_path r --tasks sop ranks the test"
+    assert trained.stdout.splitlines()[-1].startswith(expected)

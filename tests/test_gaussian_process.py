@@ -188,7 +188,7 @@ def test_few_architectures_ties_and_duplicates(places, labels):
     fitted = fit(features([ARCHITECTURES[i] for i in places]), list(labels))
     assert all(part.isfinite().all() for part in fitted)
     assert fitted.std > 0
-    low, high = rank_interval(fitted._asdict(), scores(fitted.matrix, features(OTHERS)), 300)
+    low, high = rank_interval(fitted._asdict(), scores(fitted.matrix, features(OTHERS)), 300, 0.8)
     assert ((low >= 0) & (low <= high) & (high < 300)).all()
 
 
@@ -205,7 +205,7 @@ def test_intervals_hold_the_surrogates_true_ranks(surrogate_files, spy, task):
     ranks, true = ([entry[f"{task}_rank"] for entry in part] for part in (known, truth))
     fitted = fit(x, ranks)
     found = scores(fitted.matrix, others)
-    low, high = rank_interval(fitted._asdict(), found, len(true))
+    low, high = rank_interval(fitted._asdict(), found, len(true), 0.8)
     true = torch.tensor(true)
     assert 0.76 < ((low <= true) & (true <= high)).double().mean() < 0.84
     # Standard error of tau on 500 architectures: 0.01 to 0.03.

@@ -32,8 +32,8 @@ import cli
 import recipes
 import surrogate
 from dataset import TRAIN_FILE, encode, load_train
-from files import InputError, check_output, say, write_file
-from folders import choose_folders
+from files import InputError, say, write_file
+from folders import check_output, choose_folders
 from metrics import kendall_tau
 from recipes import RECIPES
 from scoring import score
@@ -125,6 +125,8 @@ def main():
     if args.json:
         check_output(args.json, surrogate.input_files(args.data_path))
     architectures, ranks = load_train(path, args.tasks, say)
+    if len(architectures) < 2 * FOLDS:
+        raise InputError(f"{path}: {len(architectures)} architectures: expected at least {2 * FOLDS}")
     seeds = list(range(args.seed, args.seed + args.repeats))
     taus = cross_validate(architectures, ranks, list(dict.fromkeys(args.recipes)), seeds, args.jobs or cores())
     print(table(ranks, taus))

@@ -66,7 +66,7 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
     _, truth = load_entries(truth_path)
     submission = read_same(submission_path, truth_path, truth)
     intervals = read_same(intervals_path, truth_path, truth) if intervals_path else None
-    tasks = tasks or labelled_tasks(truth)
+    tasks = tasks or labelled_tasks(truth_path, truth)
     labels, figures = parse_labels(truth_path, truth, tasks), {}
     for task in tasks:
         predicted, true = submitted_ranks(submission_path, submission, task), labels[task.name]

@@ -22,16 +22,17 @@ if __name__ == "__main__":
 import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import cli
 import search
-from dataset import TEST_FILE, TRAIN_FILE, sample_architectures
+import surrogate
+from dataset import sample_architectures
 from evolution import evolve
-from files import InputError, check_output, write_file
+from files import InputError, say, write_file
+from folders import check_output
 from predictors import SAMPLED, load_predictors, shares_beaten
 from scoring import Model, score
 from space import SIZE, check_budgets, choices, layers_text, measure
@@ -123,8 +124,7 @@ def main():
     check_budgets(args.max_params, args.max_macs)
     recipe, loaded = load_predictors(args)
     if args.json:
-        files = [Path(args.data_path, name) for name in (TEST_FILE, TRAIN_FILE)]
-        check_output(args.json, [*files, *(each.path for each in loaded)])
+        check_output(args.json, [*surrogate.input_files(args.data_path), *(each.path for each in loaded)])
     models = [recipe.model(each.content, each.index) for each in loaded]
     bounded = all(isinstance(model, Model) for model in models)
     if args.pareto and not bounded:
@@ -166,7 +166,11 @@ def main():
     if front:
         print(f"\nbest score for every number of parameters{'' if complete else ', up to where it was interrupted'}")
         print(table(args.tasks, pareto, shares[:, len(best) :], layers=False))
+    if args.pareto and not (front or complete):
+        print("best score for every number of parameters: interrupted")
     if not complete:
+        if args.json:
+            say(f"{args.json}: not written")
         return 130
     if args.json:
         content = {"tasks": [task.name for task in args.tasks], "recipe": args.recipe, "architectures": best}

@@ -26,8 +26,8 @@ import torch
 
 import cli
 from dataset import FEATURES, LAYERS, TRAIN_FILE, encode, load_train
-from files import check_output, make_folder, say, sha256, write_file
-from folders import SURROGATE, choose_folders, project_folder
+from files import make_folder, say, sha256, write_file
+from folders import SURROGATE, check_output, choose_folders, project_folder
 from metrics import kendall_tau, normal_scores
 from recipes.ridge import IS_CHOICE, PENALTY, ridge
 from surrogate import EFFECTS_FILE, generate, make

@@ -25,7 +25,8 @@ from scipy.stats import kendalltau
 import cli
 import surrogate
 from dataset import TEST_FILE, load_entries, parse_labels
-from files import check_output, say
+from files import say
+from folders import check_output
 from predictors import load_predictors
 from recipes import DEFAULT
 from scoring import score
