@@ -235,17 +235,27 @@ def test_the_logs_hold_both_curves_of_every_task(script, data_folder, tmp_path):
         assert [event.value for event in read["train", f"{task.name}/loss"]] == pytest.approx(content["train_loss"])
 
 
-def test_without_the_packages_a_script_goes_on_in_the_environment_that_has_them(project, tmp_path):
-    command = [sys.executable, "-S", str(project / "tools" / "score.py"), "no.json", "no.json"]  # -S: no packages
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("tools/score.py", ("no.json", "no.json"), "score.py: no.json: No such file or directory\n"),
+        ("main.py", ("--data_path", "no"), f"main.py: no/{dataset.TRAIN_FILE}: No such file or directory\n"),
+    ],
+)
+def test_without_the_packages_a_script_goes_on_in_the_environment_that_has_them(
+    project, tmp_path, name, flags, message
+):
+    command = [sys.executable, "-S", str(project / name), *flags]  # -S: no packages
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 2
-    assert re.fullmatch(r"score.py: No module named '\w+': bash train.sh installs what is needed\n", answer.stderr)
+    missing = r"\w+\.py: No module named '\w+': bash train.sh installs what is needed\n"
+    assert re.fullmatch(missing, answer.stderr)
     python = project / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (answer.returncode, answer.stderr) == (2, "score.py: no.json: No such file or directory\n")
+    assert (answer.returncode, answer.stderr) == (2, message)
 
 
 TOOLS = (
@@ -256,6 +266,8 @@ TOOLS = (
     "tools/plot.py",
     "tools/bench.py",
     "tools/crossval.py",
+    "tools/search.py",
+    "tools/rank.py",
 )
 
 
@@ -400,8 +412,8 @@ def test_the_published_run_is_never_written_to(script, data_folder):
     published = ROOT / "results" / "published" / "sop_final.pth"
     before = published.read_bytes()
     for name, flags in (
-        ("main.py", ("--results_path", published.parent)),
-        ("main.py", ("--results_path", "r", "--log_path", ROOT / "logs", "--save_name", "published")),
+        ("main.py", ("--results_path", published.parent, *SMALL)),
+        ("main.py", ("--results_path", "r", "--log_path", ROOT / "logs", "--save_name", "published", *SMALL)),
         ("tools/crossval.py", ("--json", published)),
         ("tools/search.py", ("--tasks", "sop", "--json", published)),
     ):
