@@ -57,10 +57,10 @@ def test_the_python_lines_print_scores():
 
 
 def test_every_file_of_the_layout_exists():
-    layout = README.split("## Layout")[1].split("## Licence")[0]
+    layout = README.split("## Layout")[1]
     names = re.findall(r"\b[\w]+\.(?:py|sh|ipynb)\b", layout)
     assert len(names) > 25
     for name in names:
-        assert (ROOT / name).exists() or (ROOT / "recipes" / name).exists(), name
+        assert any((ROOT / folder / name).exists() for folder in (".", "recipes", "tools")), name
     assert {path.name for path in ROOT.glob("*.py")} <= set(names)
     assert len(README.splitlines()) <= 250
