@@ -48,7 +48,7 @@ def test_the_commands_run_in_this_order(script, project):
 
 def test_the_python_lines_print_scores():
     (code,) = (block for block in blocks("python") if "load_models" in block)
-    assert len(code.splitlines()) == 5
+    assert len(code.splitlines()) <= 5
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     models = load_models(["market1501", "sop"], "reference", ROOT / "results" / "published")
     expected = score(models, ["l" + "111" * 12, "j" + "331" * 10 + "000000"])
