@@ -885,7 +885,9 @@ def test_other_paths_that_are_not_utf_8_work(quick, data_folder, tmp_path):
 def test_a_path_outside_of_an_ascii_locale_is_one_line(script, data_folder, monkeypatch):
     for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
         monkeypatch.setenv(name, value)
-    answer = script("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "\N{OHM SIGN}", *LONG)
+    answer = script(
+        "main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "\N{OHM SIGN}", *LONG, timeout=100
+    )
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
     assert "not UTF-8" in answer.stderr
 
