@@ -105,17 +105,12 @@ def add_predictors(parser):
     """Add the flags for trained predictors: data, tasks, checkpoints and device."""
     add_data(parser)
     add_output(parser, "--results_path", "results", "folder of the checkpoints")
-    add_device(parser)
+    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
 def add_largest(parser):
     """Add the flag for labels where more is better."""
     parser.add_argument("--largest", action="store_true", help="for labels where more is better, such as accuracies")
-
-
-def add_device(parser):
-    """Add the flag for the device."""
-    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
 def fill_save_name(args):

@@ -77,7 +77,7 @@ def train_tasks(args):
     except KeyboardInterrupt:
         interrupted = True
     progress.close()
-    return _report(recipe, {name: results[name] for name in ranks if name in results}, interrupted, args, logs)
+    return _report({name: results[name] for name in ranks if name in results}, interrupted, args, logs)
 
 
 def _check_outputs(recipe, tasks, args, logs):
@@ -178,7 +178,7 @@ class Progress:
             bar.close()
 
 
-def _report(recipe, results, interrupted, args, logs):
+def _report(results, interrupted, args, logs):
     """Print the table, remarks and errors of {task name: Trained or error}, and the next step; returns the status."""
     done = {name: result for name, result in results.items() if isinstance(result, Trained)}
     if done:

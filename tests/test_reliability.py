@@ -742,21 +742,14 @@ DAMAGES = {
 }
 
 
+def one_epoch(data_folder):
+    """Flags of a training of sop for one epoch."""
+    folders = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l")
+    return (*folders, "--batch_size", 8, "--num_epochs", 1, "--tasks", "sop")
+
+
 def test_a_damaged_checkpoint_is_trained_again(quick, data_folder, tmp_path, contents):
-    flags = (
-        "--data_path",
-        data_folder,
-        "--results_path",
-        "r",
-        "--log_path",
-        "l",
-        "--batch_size",
-        8,
-        "--num_epochs",
-        1,
-        "--tasks",
-        "sop",
-    )
+    flags = one_epoch(data_folder)
     assert quick("main.py", *flags).returncode == 0
     path = tmp_path / "r" / "sop_final.pth"
     content, good = checkpoint.read(path), path.read_bytes()
@@ -770,20 +763,7 @@ def test_a_damaged_checkpoint_is_trained_again(quick, data_folder, tmp_path, con
 
 
 def test_another_keep_or_kernel_is_trained_again(quick, data_folder, tmp_path, monkeypatch):
-    flags = (
-        "--data_path",
-        data_folder,
-        "--results_path",
-        "r",
-        "--log_path",
-        "l",
-        "--batch_size",
-        8,
-        "--num_epochs",
-        1,
-        "--tasks",
-        "sop",
-    )
+    flags = one_epoch(data_folder)
     quick("main.py", *flags)
     assert "versions: sop" in quick("main.py", *flags, "--resume").stdout
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")

@@ -32,7 +32,7 @@ from scoring import Model
 
 class Recipe(Base):
     def fit(self, task, encodings, ranks, device="cpu", report=None):
-        raise NotImplementedError
+        return {}
 
     def model(self, content, index=None):
         return MODEL
