@@ -89,24 +89,6 @@ def _check_archive(path, data):
         raise CheckpointError(f"{path}: not a checkpoint: the file is damaged")
 
 
-def check_header(path, content, task, recipe):
-    """Raise CheckpointError unless the content is a checkpoint of `task` by the recipe of that name."""
-    about = content.get("task") if isinstance(content, dict) else None
-    plain = isinstance(about, dict) and all(isinstance(value, str | int | float) for value in about.values())
-    if plain and "data" in content:  # --resume compares it
-        data, stopped, found = content["data"], content.get("stopped"), content.get("versions")
-        plain = isinstance(data, str) and isinstance(stopped, str | None) and isinstance(found, dict)
-        plain = plain and all(isinstance(value, str) for value in found.values())
-    if not plain or "name" not in about:
-        raise CheckpointError(f"{path}: not a checkpoint: expected main.py's, or validation taus with state dicts")
-    found = content.get("recipe", "reference")
-    if not isinstance(found, str) or found != recipe:
-        found = found[:40] if isinstance(found, str) else "another program"
-        raise CheckpointError(f"{path}: a checkpoint of the recipe {found}: expected {recipe}")
-    if about["name"] != task.name:
-        raise CheckpointError(f"{path}: a checkpoint of {about['name']}: expected {task.name}")
-
-
 # Scores are computed in float32; sums of numbers up to this size stay finite there.
 LARGEST = 1e30
 

@@ -1,4 +1,4 @@
-"""Regularized evolution (Real et al., arXiv:1802.01548): good architectures by scores of which no bound is known."""
+"""Regularized evolution (Real et al., arXiv:1802.01548), for models whose scores cannot be bounded."""
 
 import collections
 import math
@@ -8,7 +8,7 @@ import numpy as np
 from dataset import DEPTHS, LAYERS
 from files import InputError
 from search import Found, interruption
-from space import CHOICES, MACS, PARAMETERS, SIZE, check_budgets, strings
+from space import CHOICES, HEADS, MACS, PARAMETERS, RATIOS, SIZE, check_budgets, strings
 
 POPULATION, SAMPLE, BATCH = 100, 25, 10
 
@@ -16,14 +16,14 @@ POPULATION, SAMPLE, BATCH = 100, 25, 10
 def evolve(score, evaluations=10_000, seed=0, top=10, max_params=None, max_macs=None, largest=False, progress=None):
     """Search for the `top` architectures with the smallest scores, or the largest; nothing is proven.
 
-    score: a function from a list of architecture strings to as many numbers. evaluations: children, those scored before
-    among them. Each cycle, the best of SAMPLE random members of the population has a child that differs in one choice
-    (depth, heads or MLP ratio of a layer); it replaces the oldest member. BATCH children are scored at a time; what is
-    above a budget shrinks at random until it fits. progress: called after every batch as progress(share done, best
-    score).
+    In each cycle, SAMPLE random members of the population compete. The best has a child that differs in one choice
+    (depth, heads or MLP ratio of a layer); the child replaces the oldest member. BATCH children are scored at a time. A
+    child above a budget shrinks in random layers until it fits. Among equal scores the smaller string is better.
 
-    Of equal scores the smaller string is better. Ctrl-C ends the search with what it found. Returns search.Found;
-    raises BudgetError where nothing is within the budgets, InputError for a score that is NaN.
+    score: a function from a list of n architecture strings to n numbers; evaluations: number of children, including
+    repeated ones; progress: called after every batch as progress(share done, best score). Ctrl-C ends the search with
+    what it found. Returns search.Found; raises BudgetError where nothing is within the budgets, InputError for a score
+    that is NaN.
     """
     check_budgets(max_params, max_macs)
     random, sign, scored = np.random.RandomState(seed), -1 if largest else 1, {}
@@ -57,7 +57,7 @@ def evolve(score, evaluations=10_000, seed=0, top=10, max_params=None, max_macs=
 
 
 def _mutate(parent, random):
-    """A copy with another depth, or with other heads or another MLP ratio in one layer."""
+    """Copy with another depth, or with other heads or another MLP ratio in one layer."""
     child, depth = parent.copy(), (parent >= 0).sum()
     place = random.randint(1 + 2 * depth)
     if place == 2 * depth:
@@ -65,20 +65,21 @@ def _mutate(parent, random):
         child = np.where(child < 0, random.randint(CHOICES, size=LAYERS), child)
         child[depth:] = -1
     else:
-        code = np.array(divmod(child[place // 2], 3))
-        code[place % 2] = (code[place % 2] + random.randint(1, 3)) % 3
-        child[place // 2] = 3 * code[0] + code[1]
+        code = np.array(divmod(child[place // 2], RATIOS))
+        code[place % 2] = (code[place % 2] + random.randint(1, RATIOS)) % RATIOS
+        child[place // 2] = RATIOS * code[0] + code[1]
     return child
 
 
 def _shrink(child, limits, random):
-    """The architecture, made smaller in random places until it is within the limits, (Cost, most) each."""
+    """Make an architecture smaller, in random layers, until it is within the limits, (Cost, most) each."""
     while any(cost.of(child[None])[0] > most for cost, most in limits):
         large = np.flatnonzero((child >= 0) & (child < CHOICES - 1))
         if len(large):
             place = random.choice(large)
-            heads, ratio = divmod(child[place], 3)
-            child[place] += 3 if ratio == 2 or (heads < 2 and random.randint(2)) else 1
+            heads, ratio = divmod(child[place], RATIOS)
+            last = ratio == RATIOS - 1
+            child[place] += RATIOS if last or (heads < len(HEADS) - 1 and random.randint(2)) else 1
         else:
             child[(child >= 0).sum() - 1] = -1
     return child

@@ -25,7 +25,7 @@ class Loaded(NamedTuple):
     index: int | None  # the snapshot that scores
 
 
-def load_models(tasks, recipe="reference", folder=None):
+def load_models(tasks, recipe=recipes.DEFAULT, folder=None):
     """Models of the named tasks for scoring.score, by default the published ones.
 
     tasks: names such as "sop"; folder: of the checkpoints. Raises CheckpointError, SettingError, OSError.

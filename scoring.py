@@ -53,41 +53,32 @@ def network_scores(x, weights, biases):
     return torch.baddbmm(biases[-1], weights[-1].transpose(1, 2), hidden.transpose(1, 2)).squeeze(1)
 
 
-def evaluate(function, k, architectures, device="cpu"):
-    """Apply `function`, from encodings (m, 37, 10) to (k, m), to n architecture strings in chunks: (k, n) float32.
-
-    Memory beyond the result does not grow with n. Raises DataError for a string outside the search space.
-    """
-    values = torch.empty(k, len(architectures))
-    for start in range(0, len(architectures), CHUNK):
-        values[:, start : start + CHUNK] = function(encode(architectures[start : start + CHUNK]).to(device))
-    return values
-
-
 @one_thread()
 @torch.inference_mode()
 def score(models, architectures, device="cpu"):
-    """Score n architecture strings with k models: (k, n) float32; the lower, the better.
+    """Score n architecture strings with k models: (k, n) float32; lower is better.
 
-    models: k of Model, or functions from encodings (m, 37, 10) to (m,) scores. Memory and errors as `evaluate`.
+    models: k of Model, or functions from encodings (m, 37, 10) to (m,) scores. Memory beyond the result does not grow
+    with n. Raises DataError for a string outside the search space.
     """
     described = [(i, model) for i, model in enumerate(models) if isinstance(model, Model)]
+    functions = [(i, model) for i, model in enumerate(models) if not isinstance(model, Model)]
     quadratic = [(i, model.matrix.to(device, torch.float32)) for i, model in described if model.matrix.any()]
     networks = [network for _, model in described for network in model.networks]
     merged = merge_networks(networks, device) if networks else None
     owner = torch.tensor([i for i, model in described for _ in model.networks], device=device)
     weights = torch.tensor([weight for _, model in described for weight in model.weights], device=device)[:, None]
 
-    def scores(encodings):
-        values = torch.zeros(len(models), len(encodings), device=device)
-        x = encodings.flatten(1)[:, FEATURES]
+    scores = torch.empty(len(models), len(architectures))
+    for start in range(0, len(architectures), CHUNK):
+        encodings = encode(architectures[start : start + CHUNK])
+        x = encodings.to(device).flatten(1)[:, FEATURES]
+        values = torch.zeros(len(models), len(x), device=device)
         if networks:
             values.index_add_(0, owner, network_scores(x, *merged).mul_(weights))
         for i, matrix in quadratic:
             values[i] += (x @ matrix).mul_(x).sum(1)
-        for i, model in enumerate(models):
-            if not isinstance(model, Model):
-                values[i] = model(encodings.cpu())
-        return values
-
-    return evaluate(scores, len(models), architectures, device)
+        for i, model in functions:
+            values[i] = model(encodings)
+        scores[:, start : start + CHUNK] = values
+    return scores

@@ -45,7 +45,7 @@ import torch
 from dataset import DEPTHS, LAYERS
 from network import one_thread
 from scoring import merge_networks
-from space import CHOICES, MACS, PARAMETERS, check_budgets, strings
+from space import CHOICES, MACS, PARAMETERS, RATIOS, check_budgets, strings
 
 MARGIN, TICK = 2.0**-43, 2.0**-42
 SLACK = MARGIN / TICK + 1  # ticks that rounding can move a bound and a score apart
@@ -77,7 +77,7 @@ class _Depth:
         layer, choice = torch.arange(depth).repeat_interleave(CHOICES), torch.arange(CHOICES).repeat(depth)
         x, base = torch.zeros(depth * CHOICES, features).double(), torch.zeros(features).double()
         first, rows = len(DEPTHS) + 7 * layer, torch.arange(depth * CHOICES)  # as dataset.FEATURES: 3 + 3 + 1 a layer
-        x[rows, first + choice // 3] = x[rows, first + 3 + choice % 3] = x[rows, first + 6] = 1
+        x[rows, first + choice // RATIOS] = x[rows, first + 3 + choice % RATIOS] = x[rows, first + 6] = 1
         base[depth - min(DEPTHS.values())] = 1
         mask = torch.from_numpy(allowed[:depth].copy())
         constant, single, pair = self._quadratic(model.matrix, base, x, mask)

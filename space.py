@@ -1,11 +1,11 @@
 """The search space in real units: ViT-Base architectures, their layers, parameters and multiply-accumulates.
 
 Embedding width 768, heads of width 64, images of 224 x 224 cut into 14 x 14 patches. The codes `1`, `2`, `3` of a
-string stand for 12, 11, 10 heads and for MLP ratios of 4, 3.5, 3: `1` is the largest. The values are those of the
+string stand for 12, 11, 10 heads and for MLP ratios of 4, 3.5, 3, so code 1 is the largest. The values are those of the
 super-network (PaddlePaddle/VIMER, UFO/OneForAll, configs vitbasesuper_*).
 
-Whatever a layer adds to the size depends on its choice alone, a number from 0 to 8: 3 * heads code + MLP ratio code,
-each code counted from 0. So sizes are sums: a base, and for each layer an entry of a table of nine.
+A layer's choice is a number from 0 to 8: 3 * heads code + MLP ratio code, each code counted from 0. A size of an
+architecture is a sum: a base, and for each layer an entry in a table of the nine choices.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,11 @@ from dataset import DEPTHS, LAYERS, LENGTH, columns
 from files import InputError
 
 HEADS, MLP_RATIOS = np.array([12, 11, 10]), np.array([4.0, 3.5, 3.0])
-CHOICES = len(HEADS) * len(MLP_RATIOS)
+RATIOS = len(MLP_RATIOS)
+CHOICES = len(HEADS) * RATIOS
+HEADS_OF, RATIO_OF = np.repeat(HEADS, RATIOS), np.tile(MLP_RATIOS, len(HEADS))  # (9,) each, by choice
 SIZE = sum(CHOICES**depth for depth in DEPTHS.values())  # architectures in the space: 317,297,380,491
-WIDTH, HEAD, PATCHES = 768, 64, 14 * 14
+EMBEDDING, HEAD_WIDTH, PATCHES = 768, 64, 14 * 14
 TOKENS, PIXELS = PATCHES + 1, 3 * 16 * 16  # a class token beside the patches; the numbers of a patch
 
 
@@ -34,13 +36,12 @@ class Cost(NamedTuple):
 
 
 def _costs():
-    attention = HEAD * np.repeat(HEADS, len(MLP_RATIOS))  # width of the queries, that of the keys and of the values
-    hidden = (WIDTH * np.tile(MLP_RATIOS, len(HEADS))).astype(np.int64)  # width of the MLP
-    qkv, projection, mlp = (WIDTH + 1) * 3 * attention, (attention + 1) * WIDTH, (2 * WIDTH + 1) * hidden + WIDTH
-    norm = 2 * WIDTH
-    parameters = Cost((PIXELS + 1) * WIDTH + (1 + TOKENS) * WIDTH + norm, qkv + projection + mlp + 2 * norm)
-    products = 4 * WIDTH * attention + 2 * WIDTH * hidden + 2 * TOKENS * attention  # a token's
-    return parameters, Cost(PATCHES * PIXELS * WIDTH, TOKENS * products)
+    """Cost in parameters and in multiply-accumulates, as a layer of width d, attention a and MLP h adds them."""
+    d, a, h = EMBEDDING, HEAD_WIDTH * HEADS_OF, (EMBEDDING * RATIO_OF).astype(np.int64)
+    qkv, projection, mlp, norm = (d + 1) * 3 * a, (a + 1) * d, (2 * d + 1) * h + d, 2 * d
+    parameters = Cost((PIXELS + 1) * d + (1 + TOKENS) * d + norm, qkv + projection + mlp + 2 * norm)
+    products = 4 * d * a + 2 * d * h + 2 * TOKENS * a  # of one token
+    return parameters, Cost(PATCHES * PIXELS * d, TOKENS * products)
 
 
 PARAMETERS, MACS = _costs()
@@ -69,29 +70,29 @@ class Architectures(NamedTuple):
 
 
 def choices(architectures):
-    """(n, 12) int64: the choice of each layer of n strings, -1 where the layer is absent; raises DataError."""
+    """Choice of each layer of n strings, -1 where the layer is absent: (n, 12) int64; raises DataError."""
     codes = columns(architectures).astype(np.int64)[:, 1:].reshape(-1, LAYERS, 3)
-    return np.where(codes[..., 2] < 0, -1, len(MLP_RATIOS) * (codes[..., 0] - 3) + codes[..., 1] - 6)
+    return np.where(codes[..., 2] < 0, -1, RATIOS * (codes[..., 0] - 3) + codes[..., 1] - 6)
 
 
 def strings(choices):
-    """The n architecture strings with these choices, (n, 12) integers, -1 where the layer is absent."""
+    """Architecture strings with the given choices, (n, 12) integers, -1 where the layer is absent: n strings."""
     codes = np.full((len(choices), LENGTH), ord("0"), np.uint8)
     codes[:, 0] = ord(min(DEPTHS)) + (choices >= 0).sum(1) - min(DEPTHS.values())
     layers = codes[:, 1:].reshape(-1, LAYERS, 3)
-    for i, code in enumerate((choices // len(MLP_RATIOS), choices % len(MLP_RATIOS), np.zeros_like(choices))):
+    for i, code in enumerate((*np.divmod(choices, RATIOS), np.zeros_like(choices))):
         layers[..., i] += np.where(choices < 0, 0, 1 + code).astype(np.uint8)
     text = codes.tobytes().decode()
     return [text[i : i + LENGTH] for i in range(0, len(text), LENGTH)]
 
 
 def measure(architectures):
-    """The Architectures of n strings; raises DataError for a string outside the search space."""
+    """Measure n architecture strings: Architectures; raises DataError for a string outside the search space."""
     chosen = choices(architectures)
-    heads, ratios = np.append(np.repeat(HEADS, 3), 0)[chosen], np.append(np.tile(MLP_RATIOS, 3), 0)[chosen]
+    heads, ratios = np.append(HEADS_OF, 0)[chosen], np.append(RATIO_OF, 0)[chosen]
     return Architectures((chosen >= 0).sum(1), heads, ratios, PARAMETERS.of(chosen), MACS.of(chosen))
 
 
 def layers_text(chosen):
     """Heads and MLP ratio of each layer of an architecture with these choices, (12,): "12/4 11/3.5 ..."."""
-    return " ".join(f"{HEADS[c // 3]}/{MLP_RATIOS[c % 3]:g}" for c in chosen if c >= 0)
+    return " ".join(f"{HEADS_OF[c]}/{RATIO_OF[c]:g}" for c in chosen if c >= 0)

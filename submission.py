@@ -10,9 +10,8 @@ from files import InputError, count, say, write_file
 from folders import check_output
 from metrics import ranks
 from predictors import load_predictors
+from recipes import PROBABILITY
 from scoring import score
-
-PROBABILITY = 0.8  # of a rank interval to hold the true rank
 
 
 def rank_test_file(args):

@@ -14,6 +14,7 @@ if __name__ == "__main__":
     startup.prepare()
 
 import cli
+from recipes import PROBABILITY
 
 
 def parse_arguments(argv=None):
@@ -31,7 +32,7 @@ def parse_arguments(argv=None):
         "--uncertainty",
         type=cli.output_file,
         metavar="FILE",
-        help="with --recipe gp, write for each rank the interval that holds the true one with probability 0.8, as JSON",
+        help=f"with --recipe gp, write intervals that hold the true rank with probability {PROBABILITY}, as JSON",
     )
     args = parser.parse_args(argv)
     cli.fill_save_name(args)

@@ -12,6 +12,7 @@ RECIPES = {
     "ridge": "ridge",
 }
 DEFAULT = "reference"
+PROBABILITY = 0.8  # with which an interval of --uncertainty holds the true rank
 
 
 def get(name):

@@ -32,7 +32,7 @@ class Recipe(Base):
     def rank_interval(self, content, scores, n, probability):
         return gaussian_process.rank_interval(content, scores, n, probability)
 
-    def check(self, path, content, task):
+    def check(self, path, content):
         shapes = {"matrix": (len(FEATURES), len(FEATURES)), "constant": (), "std": (), "warp": ()}
         for name, shape in shapes.items():
             checkpoint.check_tensor(path, name, content.get(name), shape, torch.float64)

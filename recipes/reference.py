@@ -64,7 +64,7 @@ class Recipe(Base):
         held = [{"ktau": float(ktau), "state_dict": content[ktau]} for ktau in sorted(content, key=nan_below)]
         return {"task": {"name": task.name}, "index": task.snapshot, "snapshots": dict(enumerate(held, -len(held)))}
 
-    def check(self, path, content, task):
+    def check(self, path, content):
         curve, snapshots = content.get("validate_ktau"), content.get("snapshots")
         valid = (
             type(content.get("index")) is int

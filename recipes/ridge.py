@@ -44,7 +44,7 @@ class Recipe(Base):
     def model(self, content, index=None):
         return Model(torch.diag(content["weights"]))  # x * x = x
 
-    def check(self, path, content, task):
+    def check(self, path, content):
         checkpoint.check_tensor(path, "weights", content.get("weights"), (len(FEATURES),), torch.float64)
         checkpoint.check_number(path, "loo_ktau", content.get("loo_ktau"))
 

@@ -1,13 +1,15 @@
 """Fixtures: small data files in the competition's format, made from sampled architectures."""
 
+import fcntl
 import gc
 import json
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,55 +77,114 @@ def data_folder(tmp_path, train_content):
     return folder
 
 
-def run_forked(path, flags, here, outputs):
-    """In a fork of the tests, which has torch at once: run the script `path` with modules of its own, and exit."""
-    status = 1
-    try:
-        root = path.parent.parent if path.parent.name == "tools" else path.parent
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+class Script:
+    """A script of the project at `root`, forked from the tests, which have torch, into a process group of its own.
+
+    Use it as a context: it is killed at the end. `before` is called in the process before the script starts.
+    """
+
+    def __init__(self, name, *flags, cwd, root=ROOT, before=lambda: None):
+        pipes = [os.pipe() for _ in range(2)]
+        self.pid, self.returncode = os.fork(), None
+        if not self.pid:
+            self._run(root, name, list(map(str, flags)), cwd, before, [write for _, write in pipes])
+        for read, write in pipes:
+            os.close(write)
+            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, 2**20)  # all of the output: nobody reads it before the end
+        self.stdout, self.stderr = (open(read, newline="") for read, _ in pipes)  # noqa: SIM115
+
+    @staticmethod
+    def _run(root, name, flags, cwd, before, outputs):
+        status = 1
+        try:
+            os.setsid()
+            os.chdir(cwd)
+            for descriptor, output in enumerate(outputs, 1):
+                os.dup2(output, descriptor)
+                os.close(output)
+            sys.stdin = open(os.devnull)  # noqa: SIM115
+            sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
+            if root != ROOT:
+                Script._use_modules_of(root)
+            sys.argv = [str(root / name), *flags]
+            before()
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    @staticmethod
+    def _use_modules_of(root):
         own = (str(ROOT), str(root))
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""
             if file.startswith(own) and "site-packages" not in file:
                 del sys.modules[name]
         sys.path[:] = [str(root), *(folder for folder in sys.path if folder not in (*own, f"{ROOT}/tests"))]
-        os.chdir(here)
-        for descriptor, file in enumerate(outputs, 1):
-            os.dup2(file.fileno(), descriptor)
-        sys.stdin = open(os.devnull)  # noqa: SIM115
-        sys.stdout, sys.stderr = (open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
-        sys.argv = [str(path), *flags]
-        runpy.run_path(str(path), run_name="__main__")
-        status = 0
-    except SystemExit as ended:
-        status = ended.code or 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self):
+        """Exit status."""
+        wait_for(lambda: self.poll() is not None, 100)
+        return self.returncode
+
+    def read_until(self, text):
+        """Read the output up to a line with `text`."""
+        for line in self.stdout:
+            if text in line:
+                return
+        raise AssertionError(f"ended without '{text}': {self.stderr.read()}")
+
+    def kill(self, number=signal.SIGKILL):
+        os.kill(self.pid, number)
+
+    def interrupt(self):
+        """Do as Ctrl-C does."""
+        os.killpg(self.pid, signal.SIGINT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+        self.stdout.close()
+        self.stderr.close()
 
 
 @pytest.fixture
 def script(tmp_path):
-    """Run a script of the project at `root`, by default in a temporary folder: script(name, *flags).
+    """Run a script of the project at `root` to its end, by default in a temporary folder: script(name, *flags).
 
     With options of subprocess.run it runs in a Python of its own, else, which is quicker, in a fork of the tests.
     """
 
-    def run(name, *flags, root=ROOT, here=tmp_path, **options):
-        flags = list(map(str, flags))
+    def run(name, *flags, root=ROOT, here=tmp_path, before=lambda: None, **options):
         if options:
-            command = [sys.executable, str(root / name), *flags]
+            command = [sys.executable, str(root / name), *map(str, flags)]
             return subprocess.run(command, cwd=here, capture_output=True, text=True, **options)
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            pid = os.fork()
-            if not pid:
-                run_forked(root / name, flags, here, (stdout, stderr))
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            for file in (stdout, stderr):
-                file.seek(0)
-            return subprocess.CompletedProcess(name, status, stdout.read().decode(), stderr.read().decode())
+        with Script(name, *flags, cwd=here, root=root, before=before) as process:
+            status = process.wait()
+            return subprocess.CompletedProcess(name, status, process.stdout.read(), process.stderr.read())
 
     return run
 

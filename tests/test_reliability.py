@@ -4,13 +4,11 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import io
 import json
 import os
 import random
 import resource
-import runpy
 import signal
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Script, wait_for
 
 import checkpoint
 import cli
@@ -57,89 +55,6 @@ def load(path, name="sop", recipe="reference"):
     return content
 
 
-class Script:
-    """A script of the project, with a process group of its own, forked from the tests, so that torch is there at once.
-
-    Use it as a context: it is killed at the end.
-    """
-
-    def __init__(self, name, *flags, cwd, before=lambda: None):
-        pipes = [os.pipe() for _ in range(2)]
-        self.pid, self.returncode = os.fork(), None
-        if not self.pid:
-            self._run(name, list(map(str, flags)), cwd, before, [write for _, write in pipes])
-        for read, write in pipes:
-            os.close(write)
-            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, 2**20)  # all of the output: nobody reads it before the end
-        self.stdout, self.stderr = (open(read) for read, _ in pipes)  # noqa: SIM115
-
-    @staticmethod
-    def _run(name, flags, cwd, before, outputs):
-        status = 1
-        try:
-            os.setsid()
-            os.chdir(cwd)
-            for descriptor, output in enumerate(outputs, 1):
-                os.dup2(output, descriptor)
-                os.close(output)
-            sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
-            sys.argv = [name, *flags]
-            before()
-            runpy.run_path(str(ROOT / name), run_name="__main__")
-        except SystemExit as ended:
-            status = ended.code or 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-
-    def poll(self):
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
-    def wait(self):
-        """Exit status."""
-        wait_for(lambda: self.poll() is not None, 60)
-        return self.returncode
-
-    def read_until(self, text):
-        """Read the output up to a line with `text`."""
-        for line in self.stdout:
-            if text in line:
-                return
-        raise AssertionError(f"ended without '{text}': {self.stderr.read()}")
-
-    def kill(self, number=signal.SIGKILL):
-        os.kill(self.pid, number)
-
-    def interrupt(self):
-        """Do as Ctrl-C does."""
-        os.killpg(self.pid, signal.SIGINT)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            self.wait()
-        self.stdout.close()
-        self.stderr.close()
-
-
-@pytest.fixture
-def quick(tmp_path):
-    """Run a script to its end: quick("main.py", *flags) -> CompletedProcess."""
-
-    def run(name, *flags, before=lambda: None):
-        with Script(name, *flags, cwd=tmp_path, before=before) as script:
-            return subprocess.CompletedProcess(name, script.wait(), script.stdout.read(), script.stderr.read())
-
-    return run
-
-
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -148,13 +63,6 @@ def ended(pid):
     with contextlib.suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     return True
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def training_script(data_folder, cwd, *flags):
@@ -254,16 +162,16 @@ def file_size_limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_disk_that_is_full_is_one_line_and_the_old_files_stay(quick, data_folder, tmp_path):
+def test_a_disk_that_is_full_is_one_line_and_the_old_files_stay(script, data_folder, tmp_path):
     flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", "cplfw")
     flags += ("--num_epochs", 6, "--batch_size", 8)
-    assert quick("main.py", *flags).returncode == 0
+    assert script("main.py", *flags).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "r").iterdir()}
     logs = {path: path.read_bytes() for path in (tmp_path / "l").rglob("events*")}
     # Too large for the disk: the checkpoint; the curves, which a thread of their own writes; the very last of them.
     almost = min(len(data) for path, data in logs.items() if path.parent.name == "train") - 1
     for size, place in ((300_000, "r/{0}_final.pth"), (100, "l/train_final/{0}"), (almost, "l/train_final/{0}")):
-        answer = quick("main.py", *flags, "--seed", 7, before=file_size_limited(size))
+        answer = script("main.py", *flags, "--seed", 7, before=file_size_limited(size))
         assert answer.returncode == 1
         assert answer.stderr.splitlines() == [
             f"main.py: {task}: {place.format(task)}: File too large" for task in ("cplfw", "sop")
@@ -282,7 +190,7 @@ def unprivileged():
     ctypes.CDLL(None).capset(header, data)
 
 
-def test_what_may_not_be_read_or_written_is_said_before_training(quick, data_folder, tmp_path):
+def test_what_may_not_be_read_or_written_is_said_before_training(script, data_folder, tmp_path):
     flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--batch_size", 8)
     folders = [tmp_path / "r", tmp_path / "l" / "train_final"]
     for folder in folders:
@@ -290,7 +198,7 @@ def test_what_may_not_be_read_or_written_is_said_before_training(quick, data_fol
     for path in (data_folder / dataset.TRAIN_FILE, *folders):
         mode = path.stat().st_mode
         path.chmod(0o555 if path.is_dir() else 0)
-        answer = quick("main.py", *flags, before=unprivileged)
+        answer = script("main.py", *flags, before=unprivileged)
         path.chmod(mode)
         what = "cannot be written to" if path.is_dir() else "Permission denied"
         name = path.relative_to(tmp_path) if path in folders else path
@@ -298,12 +206,12 @@ def test_what_may_not_be_read_or_written_is_said_before_training(quick, data_fol
         assert not any(list(folder.iterdir()) for folder in folders)
 
 
-def test_a_submission_that_cannot_be_written_leaves_the_old_one(quick, data_folder, tmp_path):
+def test_a_submission_that_cannot_be_written_leaves_the_old_one(script, data_folder, tmp_path):
     flags = ("--data_path", data_folder, "--results_path", "r", "--tasks", "sop")
-    quick("main.py", *flags, "--log_path", "l", "--num_epochs", 2, "--batch_size", 8)
+    script("main.py", *flags, "--log_path", "l", "--num_epochs", 2, "--batch_size", 8)
     submission = tmp_path / "Track2_submitA_test_final.json"
     submission.write_text("old")
-    answer = quick("test.py", *flags, before=file_size_limited(9999))
+    answer = script("test.py", *flags, before=file_size_limited(9999))
     assert answer.returncode == 2
     assert answer.stderr == "test.py: Track2_submitA_test_final.json: File too large\n"
     assert submission.read_text() == "old"
@@ -312,10 +220,10 @@ def test_a_submission_that_cannot_be_written_leaves_the_old_one(quick, data_fold
 
 @pytest.mark.parametrize("flag", ["--results_path", "--log_path"])
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "file"])
-def test_a_folder_that_cannot_be_made_is_said_before_training(quick, data_folder, tmp_path, flag, folder):
+def test_a_folder_that_cannot_be_made_is_said_before_training(script, data_folder, tmp_path, flag, folder):
     (tmp_path / "file").write_text("old")
     other = {"--results_path": "--log_path", "--log_path": "--results_path"}[flag]
-    answer = quick("main.py", "--data_path", data_folder, flag, folder, other, "other", "--batch_size", 8)
+    answer = script("main.py", "--data_path", data_folder, flag, folder, other, "other", "--batch_size", 8)
     assert answer.returncode == 2
     assert answer.stderr.startswith(f"main.py: {folder}")
     assert len(answer.stderr.splitlines()) == 1
@@ -346,13 +254,13 @@ def test_two_trainings_into_one_folder_and_scoring_meanwhile(data_folder, tmp_pa
     assert len(seen) >= 2
 
 
-def test_resume_skips_only_what_would_be_repeated(quick, data_folder, tmp_path):
+def test_resume_skips_only_what_would_be_repeated(script, data_folder, tmp_path):
     flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--num_epochs", 2, "--batch_size", 8)
-    quick("main.py", *flags, "--tasks", "sop", "veri")
-    quick("main.py", *flags, "--tasks", "cplfw", "--lr", 1e-2)
+    script("main.py", *flags, "--tasks", "sop", "veri")
+    script("main.py", *flags, "--tasks", "cplfw", "--lr", 1e-2)
     (tmp_path / "r" / "msmt17_final.pth").write_bytes(b"damaged")
     times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "r").iterdir()}
-    answer = quick("main.py", *flags, "--resume")
+    answer = script("main.py", *flags, "--resume")
     assert answer.returncode == 0
     lines = answer.stdout.splitlines()
     assert any(line.endswith("with these settings and versions: veri, sop") for line in lines)
@@ -364,7 +272,7 @@ def test_resume_skips_only_what_would_be_repeated(quick, data_folder, tmp_path):
     content = json.loads((data_folder / dataset.TRAIN_FILE).read_text())
     content = dict(reversed(content.items()))
     (data_folder / dataset.TRAIN_FILE).write_text(json.dumps(content))
-    answer = quick("main.py", *flags, "--resume")
+    answer = script("main.py", *flags, "--resume")
     assert "versions: no task" in answer.stdout
 
 
@@ -455,9 +363,9 @@ def test_ranks_of_a_hundred_thousand_ties():
     assert (ranks(scores) == smaller[scores]).all()
 
 
-def test_text_from_a_file_cannot_break_a_message_into_lines(quick, data_folder):
+def test_text_from_a_file_cannot_break_a_message_into_lines(script, data_folder):
     (data_folder / dataset.TRAIN_FILE).write_text('{"arch\\n\\u001b[31m%s": {}}' % ("x" * 10**6))
-    answer = quick("main.py", "--data_path", data_folder)
+    answer = script("main.py", "--data_path", data_folder)
     assert answer.returncode == 2
     assert len(answer.stderr) < 1200
     assert len(answer.stderr.splitlines()) == 1
@@ -466,21 +374,21 @@ def test_text_from_a_file_cannot_break_a_message_into_lines(quick, data_folder):
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xfe{\x00}\x00", b'{"a": ' + b"9" * 5000 + b"}"])
-def test_files_of_bytes_are_refused(quick, data_folder, data):
+def test_files_of_bytes_are_refused(script, data_folder, data):
     for name in ("main.py", "test.py"):
         file = dataset.TRAIN_FILE if name == "main.py" else dataset.TEST_FILE
         (data_folder / file).write_bytes(data)
-    answer = quick("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "l")
+    answer = script("main.py", "--data_path", data_folder, "--results_path", "r", "--log_path", "l")
     assert answer.returncode == 2
     assert dataset.TRAIN_FILE in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
     assert not (data_folder.parent / "r").exists()
 
 
-def test_a_folder_in_place_of_the_file_is_refused(quick, data_folder):
+def test_a_folder_in_place_of_the_file_is_refused(script, data_folder):
     (data_folder / dataset.TRAIN_FILE).unlink()
     (data_folder / dataset.TRAIN_FILE).mkdir()
-    answer = quick("main.py", "--data_path", data_folder)
+    answer = script("main.py", "--data_path", data_folder)
     assert answer.returncode == 2
     assert answer.stderr == f"main.py: {data_folder / dataset.TRAIN_FILE}: Is a directory\n"
 
@@ -555,9 +463,9 @@ def test_too_little_memory_is_one_line():
 REFUSED = "would replace .*, which this command reads or writes: choose another name"
 
 
-def test_an_output_that_would_replace_an_input_is_refused(quick, data_folder, tmp_path, monkeypatch):
+def test_an_output_that_would_replace_an_input_is_refused(script, data_folder, tmp_path, monkeypatch):
     flags = ("--data_path", data_folder, "--results_path", "r", "--recipe", "gp", "--tasks", "sop")
-    assert quick("main.py", *flags, "--log_path", "l").returncode == 0
+    assert script("main.py", *flags, "--log_path", "l").returncode == 0
     (tmp_path / "link").symlink_to(data_folder / dataset.TRAIN_FILE)
     (tmp_path / "hard").hardlink_to(tmp_path / "r" / "sop_gp.pth")
     (tmp_path / "submission").symlink_to("Track2_submitA_test.json")  # does not exist yet
@@ -579,11 +487,11 @@ def test_an_output_that_would_replace_an_input_is_refused(quick, data_folder, tm
     with pytest.raises(files.InputError, match=REFUSED):
         submission.rank_test_file(scoring_arguments(data_folder, "r", "sop", "gp"))
     Path("Track2_submitA_test.json").unlink()
-    answer = quick("tools/crossval.py", "--data_path", data_folder, "--recipes", "ridge", "--json", "link")
+    answer = script("tools/crossval.py", "--data_path", data_folder, "--recipes", "ridge", "--json", "link")
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
     Path("r", "sop_gp.pth").unlink()
     Path("r", "sop_gp.pth").symlink_to(data_folder / dataset.TRAIN_FILE)
-    answer = quick("main.py", *flags, "--log_path", "l")
+    answer = script("main.py", *flags, "--log_path", "l")
     assert answer.returncode == 2
     assert answer.stderr.startswith("main.py: r/sop_gp.pth: would replace ")
     Path("r", "sop_gp.pth").unlink()
@@ -592,8 +500,8 @@ def test_an_output_that_would_replace_an_input_is_refused(quick, data_folder, tm
 
 
 @pytest.mark.parametrize("name", ["/proc/nowhere/file", "folder", "x" * 300, "file/below"])
-def test_unusable_intervals_are_said_before_scoring(data_folder, tmp_path, monkeypatch, quick, name):
-    quick("main.py", "--data_path", data_folder, "--results_path", "r", "--recipe", "gp", "--tasks", "sop")
+def test_unusable_intervals_are_said_before_scoring(data_folder, tmp_path, monkeypatch, script, name):
+    script("main.py", "--data_path", data_folder, "--results_path", "r", "--recipe", "gp", "--tasks", "sop")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("old")
     monkeypatch.chdir(tmp_path)
@@ -604,28 +512,28 @@ def test_unusable_intervals_are_said_before_scoring(data_folder, tmp_path, monke
 
 
 def test_a_folder_in_place_of_a_checkpoint_or_a_file_in_place_of_a_log_is_said_before_training(
-    quick, data_folder, tmp_path
+    script, data_folder, tmp_path
 ):
     flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", *LONG)
     (tmp_path / "l" / "train_final").mkdir(parents=True)
     (tmp_path / "l" / "train_final" / "veri").write_text("old")
-    answer = quick("main.py", *flags)
+    answer = script("main.py", *flags)
     assert (answer.returncode, answer.stderr) == (2, "main.py: l/train_final/veri: File exists\n")
     (tmp_path / "l" / "train_final" / "veri").unlink()
     (tmp_path / "r" / "sop_final.pth").mkdir()
-    answer = quick("main.py", *flags)
+    answer = script("main.py", *flags)
     assert (answer.returncode, answer.stderr) == (2, "main.py: r/sop_final.pth: Is a directory\n")
 
 
-def test_the_published_run_is_not_replaced_through_a_link(quick, data_folder, tmp_path):
+def test_the_published_run_is_not_replaced_through_a_link(script, data_folder, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "sop_final.pth").symlink_to(ROOT / "results" / "published" / "new.pth")
-    answer = quick("main.py", "--data_path", data_folder, "--results_path", "r", "--tasks", "sop", *LONG)
+    answer = script("main.py", "--data_path", data_folder, "--results_path", "r", "--tasks", "sop", *LONG)
     assert answer.returncode == 2
     assert answer.stderr.startswith("main.py: r/sop_final.pth: part of the published run")
 
 
-def test_a_link_stays_and_its_target_is_replaced(quick, data_folder, tmp_path):
+def test_a_link_stays_and_its_target_is_replaced(script, data_folder, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "elsewhere").mkdir()
     names = {
@@ -637,8 +545,8 @@ def test_a_link_stays_and_its_target_is_replaced(quick, data_folder, tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target)
         (tmp_path / target).write_text("old")
     flags = ("--data_path", data_folder, "--results_path", "r", "--recipe", "gp", "--tasks", "sop")
-    assert quick("main.py", *flags, "--log_path", "l").returncode == 0
-    assert quick("test.py", *flags, "--uncertainty", "i.json").returncode == 0
+    assert script("main.py", *flags, "--log_path", "l").returncode == 0
+    assert script("test.py", *flags, "--uncertainty", "i.json").returncode == 0
     for link, target in names.items():
         assert (tmp_path / link).readlink() == tmp_path / target
         assert (tmp_path / target).stat().st_size > 1000
@@ -748,28 +656,28 @@ def one_epoch(data_folder):
     return (*folders, "--batch_size", 8, "--num_epochs", 1, "--tasks", "sop")
 
 
-def test_a_damaged_checkpoint_is_trained_again(quick, data_folder, tmp_path, contents):
+def test_a_damaged_checkpoint_is_trained_again(script, data_folder, tmp_path, contents):
     flags = one_epoch(data_folder)
-    assert quick("main.py", *flags).returncode == 0
+    assert script("main.py", *flags).returncode == 0
     path = tmp_path / "r" / "sop_final.pth"
     content, good = checkpoint.read(path), path.read_bytes()
     for damage in DAMAGES.values():
         checkpoint.save(path, content | damage)
         refused(path, "not a checkpoint|a checkpoint of the recipe|no snapshot -7|of another network")
-    answer = quick("main.py", *flags, "--resume")
+    answer = script("main.py", *flags, "--resume")
     assert answer.returncode == 0
     assert path.read_bytes() == good
     assert "versions: no task" in answer.stdout
 
 
-def test_another_keep_or_kernel_is_trained_again(quick, data_folder, tmp_path, monkeypatch):
+def test_another_keep_or_kernel_is_trained_again(script, data_folder, tmp_path, monkeypatch):
     flags = one_epoch(data_folder)
-    quick("main.py", *flags)
-    assert "versions: sop" in quick("main.py", *flags, "--resume").stdout
+    script("main.py", *flags)
+    assert "versions: sop" in script("main.py", *flags, "--resume").stdout
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    assert "versions: no task" in quick("main.py", *flags, "--resume").stdout
-    assert "versions: sop" in quick("main.py", *flags, "--resume").stdout
-    assert "versions: no task" in quick("main.py", *flags, "--resume", "--keep", 3).stdout
+    assert "versions: no task" in script("main.py", *flags, "--resume").stdout
+    assert "versions: sop" in script("main.py", *flags, "--resume").stdout
+    assert "versions: no task" in script("main.py", *flags, "--resume", "--keep", 3).stdout
     assert checkpoint.versions("cuda") != checkpoint.versions("cpu")
     kernels = [sys.executable, "-c", "import checkpoint; print(checkpoint.versions()['kernels'])"]
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
@@ -837,23 +745,23 @@ def test_the_surrogate_replaces_no_other_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [("--log_path", "l\udcff"), ("--log_path", "l", "--save_name", "s\udcff")])
-def test_a_log_folder_that_is_not_utf_8_is_said_before_training(quick, data_folder, flags):
-    answer = quick("main.py", "--data_path", data_folder, "--results_path", "r", *flags, *LONG)
+def test_a_log_folder_that_is_not_utf_8_is_said_before_training(script, data_folder, flags):
+    answer = script("main.py", "--data_path", data_folder, "--results_path", "r", *flags, *LONG)
     assert answer.returncode == 2
     assert answer.stderr.endswith(": not UTF-8, which TensorBoard needs: choose another --log_path or --save_name\n")
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_other_paths_that_are_not_utf_8_work(quick, data_folder, tmp_path):
+def test_other_paths_that_are_not_utf_8_work(script, data_folder, tmp_path):
     data_folder.rename(tmp_path / "d\udcff\n")
     flags = ("--data_path", "d\udcff\n", "--results_path", "r\udcff\n", "--recipe", "gp", "--tasks", "sop")
-    answer = quick("main.py", *flags, "--log_path", "l\n")
+    answer = script("main.py", *flags, "--log_path", "l\n")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert all(
         line.split()[0] in ("training", "sop", "task", "mean", "checkpoints:", "next:")
         for line in answer.stdout.splitlines()
     )
-    answer = quick("test.py", *flags, "--save_name", "s\udcff\n", "--uncertainty", "i\n")
+    answer = script("test.py", *flags, "--save_name", "s\udcff\n", "--uncertainty", "i\n")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert [line.split()[0] for line in answer.stdout.splitlines()] == [
         "sop",
@@ -900,8 +808,8 @@ def test_a_deleted_folder_is_one_line(tmp_path, name):
     assert (answer.returncode, answer.stderr) == (2, expected)
 
 
-def test_a_file_as_the_data_folder_is_said(quick, data_folder):
+def test_a_file_as_the_data_folder_is_said(script, data_folder):
     for name, flags in {"main.py": (), "test.py": (), "tools/crossval.py": (), "tools/surrogate.py": ("fit",)}.items():
-        answer = quick(name, *flags, "--data_path", data_folder / dataset.TRAIN_FILE)
+        answer = script(name, *flags, "--data_path", data_folder / dataset.TRAIN_FILE)
         assert answer.returncode == 2
         assert answer.stderr.endswith(f"{dataset.TRAIN_FILE}: is a file: expected the folder of {dataset.TRAIN_FILE}\n")

@@ -4,7 +4,7 @@
     python tools/rank.py - --recipe gp --json < strings.txt        one string a line; with 80 % intervals
 
 The space is 100,000 sampled architectures: depth uniform, then each choice uniform. A layer is written as heads/MLP
-ratio. An interval holds the share that the architecture truly beats with probability 0.8.
+ratio. An interval holds the true share with probability 0.8.
 """
 
 import os
@@ -27,8 +27,8 @@ import cli
 from dataset import columns
 from files import InputError
 from predictors import SAMPLED, load_predictors, shares_beaten
+from recipes import PROBABILITY
 from space import choices, layers_text, measure
-from submission import PROBABILITY
 
 
 def read(arguments):
