@@ -5,11 +5,11 @@ A checkpoint is a dictionary that torch.save wrote, of tensors, numbers, strings
     task      {"name": the task's, and each of the recipe's settings: its value}
     recipe    the recipe's name; absent in the reference's
     data      SHA-256 of the training file
-    versions  what the last bits depend on, as `versions` returns it
+    versions  versions, device and CPU kernels of the training, as `versions` returns them
     stopped   None, or why training ended early
 
-and what the recipe's `fit` returned; each file in recipes/ says what that is. The reference's own pickles, {validation
-tau: state dict}, are read as well.
+and the result of the recipe's `fit`, which each file in recipes/ describes. The reference's own pickles, {validation
+tau: state dict}, can be read as well.
 """
 
 import io
@@ -32,7 +32,7 @@ class CheckpointError(InputError):
 
 
 def versions(device="cpu"):
-    """What the last bits of training depend on: versions, the device, and the variables that select CPU kernels."""
+    """Versions, device and CPU kernels, which decide the last bits of the weights: {name: string}."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -50,7 +50,7 @@ def save(path, content):
     write_file(path, buffer.getbuffer())
 
 
-# All that a NumPy float in a pickle is made of, with the name of its function before and since NumPy 2.
+# Parts of a pickled NumPy float; the function has another name since NumPy 2.
 _scalar = np.float64().__reduce__()[0]
 NUMPY_FLOAT = [
     (_scalar, "numpy.core.multiarray.scalar"),

@@ -110,7 +110,7 @@ def add_predictors(parser):
 
 def add_largest(parser):
     """Add the flag for labels where more is better."""
-    parser.add_argument("--largest", action="store_true", help="for labels where more is better, such as accuracies")
+    parser.add_argument("--largest", action="store_true", help="labels where more is better, such as accuracies")
 
 
 def fill_save_name(args):

@@ -25,7 +25,7 @@ class DataError(InputError):
 
 
 def _allowed(position):
-    """Columns of the characters allowed at this position of a string: {character: column}, ABSENT for `0`."""
+    """Characters allowed at a position of a string, and their columns: {character: column}, ABSENT for `0`."""
     if position == 0:
         return {"j": 0, "k": 1, "l": 2}
     kind = (position - 1) % 3
@@ -62,9 +62,9 @@ def check_architecture(architecture, key="architecture"):
 
 
 def columns(architectures, keys=None):
-    """Column that encodes each character of n architecture strings: (n, 37) int8, ABSENT where the layer is absent.
+    """Columns that encode the characters of n architecture strings: (n, 37) int8, ABSENT where a layer is absent.
 
-    keys: n names of the strings, for messages. Raises DataError for a string outside the search space.
+    keys: names of the n strings, for messages. Raises DataError for a string outside the search space.
     """
     text = b""
     if all(isinstance(a, str) for a in architectures) and set(map(len, architectures)) <= {LENGTH}:
@@ -84,15 +84,15 @@ def columns(architectures, keys=None):
 def encode(architectures, keys=None):
     """One-hot encode architecture strings.
 
-    architectures: n strings; keys: their n names, for messages. Returns (n, 37, 10) float32: row 0 the depth in
-    columns 0-2, then for every layer its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent layers
-    are zero. Raises DataError for a string outside the search space.
+    architectures: n strings; keys: their names, for messages. Returns (n, 37, 10) float32: row 0 holds the depth in
+    columns 0-2; each layer has a row for its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent
+    layers are zero. Raises DataError for a string outside the search space.
     """
     return torch.from_numpy(ONE_HOT.take(columns(architectures, keys), axis=0, mode="wrap"))
 
 
 def sample_architectures(n, seed, exclude=()):
-    """n distinct architecture strings, none of them in `exclude`: depth uniform, then each choice uniform.
+    """Draw n distinct architecture strings that are not in `exclude`: depth uniform, then each choice uniform.
 
     The same seed gives the same architectures on every machine and with every release of NumPy. Raises ValueError for
     a negative n.
@@ -118,7 +118,7 @@ def sample_architectures(n, seed, exclude=()):
 def load_entries(path):
     """Read a file of architectures: (architectures, content), n strings in the file's order and the JSON object.
 
-    Only `arch` is looked at. Raises DataError naming file, key and position, OSError where the file cannot be read.
+    Only `arch` is checked. Raises DataError naming file, key and position, OSError where the file cannot be read.
     """
 
     def unique(pairs):
@@ -156,8 +156,8 @@ def load_entries(path):
 def load_train(path, tasks=None, note=lambda line: None):
     """Read a training file.
 
-    tasks: those whose labels are needed; None for all that the file labels. note: called with each line that a user
-    should read. Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64 in [0, n)}, as
+    tasks: whose labels to read, by default all that the file labels; note: called with each line that a user should
+    read. Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64 in [0, n)}, as
     `parse_labels`. Raises as load_entries and parse_labels.
     """
     architectures, content = load_entries(path)
@@ -208,7 +208,10 @@ def parse_labels(path, content, tasks=None, note=lambda line: None):
         elif len(smaller) < len(labels):
             tied.append(task.name)
     if ordered:
-        note(f"not the ranks 0 to {len(content) - 1}, only the order of the labels is used: {', '.join(ordered)}")
+        note(
+            f"{', '.join(ordered)}: not the ranks 0 to {len(content) - 1}: only the order of the labels is used; where "
+            "more is better, give test.py and the tools --largest"
+        )
     if tied:
         note(f"some architectures share a rank, which is allowed: {', '.join(tied)}")
     return ranks

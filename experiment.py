@@ -98,7 +98,7 @@ def _check_outputs(recipe, tasks, args, logs):
 
 
 def _trained_before(recipe, task, data, args):
-    """Trained from the checkpoint of an identical, completed run, or None."""
+    """Result of an identical, completed run, read from its checkpoint; None where there is none."""
     path = recipe.path(args.results_path, task)
     try:
         content = recipe.load(path, task)

@@ -1,4 +1,4 @@
-"""Files, read whole and replaced atomically, and the errors that a user's mistakes raise."""
+"""Read files, replace them atomically, and describe mistakes of the user in one line."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """A mistake in the user's input; its message is one line that says where it is and what to do."""
+    """A mistake in the user's input; the message is one line that says where, and what to do."""
 
 
 def first_line(error):
@@ -52,7 +52,7 @@ def sha256(path):
 
 
 def check_file(path):
-    """Raise OSError where `path` exists and is no file: reading a pipe may never end, a device must not be replaced."""
+    """Raise OSError where `path` is a folder, a pipe or a device: reading may never end, writing would replace it."""
     path = Path(path)
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -73,8 +73,8 @@ def write_file(path, data):
     """Replace the file `path` atomically: a killed process leaves the old content or the new, never a part.
 
     A symbolic link stays, and the file that it points to is replaced. The data are written to a file beside it first,
-    under a unique name and a lock; such files that nobody locks any more, left by killed processes, are removed. Raises
-    OSError, which names `path`; it is then unchanged.
+    under a unique name and a lock. Unlocked files of that kind, left by killed processes, are removed. Raises OSError,
+    which names `path`; the file is then unchanged.
     """
     check_file(path)
     target = Path(os.path.realpath(path))

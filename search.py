@@ -49,22 +49,22 @@ from space import CHOICES, MACS, PARAMETERS, RATIOS, check_budgets, strings
 
 MARGIN, TICK = 2.0**-43, 2.0**-42
 SLACK = MARGIN / TICK + 1  # ticks that rounding can move a bound and a score apart
-# A string's place in the order of all strings: its depth and choices as the digits of a number, the code.
+# The code of an architecture, its depth and choices as the digits of a number, sorts as its string does.
 PLACES = CHOICES ** np.arange(LAYERS, -1, -1)
-DIVE = 100  # prefixes extended at a time until a depth has its first complete architectures
+DIVE = 100  # prefixes extended at a time in the first dive
 PRICES = (0.5, 1.0, 2.0)  # multiples of the price that is best with all layers free
-CELLS = 2**17  # numbers that a block's networks read at a time: few enough for the cache
+CELLS = 2**17  # numbers that the networks read for a block: few enough for the cache
 
 
 class Found(NamedTuple):
-    """The best architectures, best first, and how it is known that there are no better ones."""
+    """The best architectures, best first, and the account of all others that proves it."""
 
     architectures: list  # strings
     scores: np.ndarray  # float64
     bounded: int  # architectures ruled out by a bound
-    over_budget: int  # by a budget
+    over_budget: int  # ruled out by a budget
     scored: int  # scored one by one
-    left: int  # neither
+    left: int  # not examined
     gap: float  # no architecture beats the first by more than this; 0 where all are proven the best
     interrupted: bool  # by Ctrl-C
 
@@ -135,20 +135,20 @@ class _Depth:
         return (self.constant.abs() + single.abs().amax(1).sum() + pair.abs().amax((1, 3)).sum() + hidden.sum()).item()
 
     def size(self, cost, prefixes, most=False):
-        """(n,) int64: the cost of the cheapest completion of each prefix, or of the dearest."""
+        """Cost of the cheapest completion of each prefix, or of the most expensive: (n,) int64."""
         free = np.where(self.allowed, cost.table, -1 if most else 2**62)[prefixes.shape[1] :]
         return cost.base + cost.table[prefixes].sum(1) + (free.max(1) if most else free.min(1)).sum()
 
     def codes(self, prefixes):
-        """(n,) int64: the code of the completion of each prefix that is first among the strings."""
+        """Code of the completion of each prefix that sorts first among the strings: (n,) int64."""
         places, fixed = PLACES[1:][self.order], prefixes.shape[1]
         first = (self.depth - min(DEPTHS.values())) * PLACES[0] + (self.allowed.argmax(1) * places)[fixed:].sum()
         return prefixes @ places[:fixed] + first
 
     def _prices(self, cost, most):
-        """What the choices of each layer cost more than the cheapest, (depth, 9), and the prices to try for a budget.
+        """Extra cost of each choice over the cheapest of its layer, (depth, 9), and the prices to try for a budget.
 
-        They are PRICES times the one that bounds the whole depth best.
+        The prices are PRICES times the one that gives the best bound with all layers free.
         """
         extra = np.where(self.allowed, cost.table, 2**62)
         extra = torch.from_numpy(np.where(self.allowed, cost.table - extra.min(1, keepdims=True), 0)).double()
@@ -160,7 +160,7 @@ class _Depth:
         return extra, [factor * prices[values.argmax()].item() for factor in PRICES]
 
     def bound(self, prefixes):
-        """(n,) float64: at most the score of any completion within the budgets; with all layers fixed, the score."""
+        """Lower bounds on the scores of all completions within the budgets, (n,) float64; the score if complete."""
         terms, fixed = self._terms(prefixes), prefixes.shape[1]
         if fixed == self.depth:
             return terms[-1][0].numpy()
@@ -173,7 +173,7 @@ class _Depth:
         return torch.stack(bounds).amax(0).numpy()
 
     def _terms(self, prefixes):
-        """Bounds that are sums, as (constant (n,), terms of the free layers' choices (n, free layers, 9)) each."""
+        """Two bounds as sums: pairs of a constant (n,) and a term for each free layer's choice (n, free layers, 9)."""
         n, fixed = prefixes.shape
         rows = torch.from_numpy(prefixes + CHOICES * np.arange(fixed))
         pairs = torch.zeros(n, self.depth * CHOICES, dtype=torch.float64)
@@ -220,18 +220,18 @@ class _Depth:
 
 
 class _Best:
-    """The best found so far, by score in ticks, then by code."""
+    """The best architectures found so far, ordered by score in ticks, then by code."""
 
     def __init__(self, top=1):
         self.top, self.ticks, self.codes, self.sizes = top, np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
 
     def rival(self, sizes):
-        """What a prefix must beat, by its least parameters (n,): ticks, code, parameters."""
+        """Ticks, code and parameters that prefixes must beat; sizes: (n,) parameters of their smallest completions."""
         full = len(self.ticks) == self.top
         return (self.ticks[-1], self.codes[-1], 2**62) if full else (math.inf, 0, 0)
 
     def add(self, *found):
-        """Add architectures with these ticks, codes and parameters, (n,) each. Only ever replaces the arrays."""
+        """Add architectures by their ticks, codes and parameters, (n,) each. The old arrays stay as they are."""
         rows = [np.append(*pair) for pair in zip((self.ticks, self.codes, self.sizes), found, strict=True)]
         keep = self._keep(*rows)
         self.ticks, self.codes, self.sizes = (row[keep] for row in rows)
@@ -241,7 +241,7 @@ class _Best:
 
 
 class _Front(_Best):
-    """The Pareto front found so far: ever more parameters, ever better scores."""
+    """The Pareto front found so far, ordered by parameters, which makes the scores improve."""
 
     def rival(self, sizes):
         last = np.searchsorted(self.sizes, sizes, side="right") - 1  # the best among those as small; -1: there is none
@@ -253,7 +253,7 @@ class _Front(_Best):
 
 
 class _Search:
-    """Branch and bound over some depths, for a record: _Best or _Front."""
+    """Branch and bound over the given depths, which fills a record, _Best or _Front."""
 
     def __init__(self, model, largest, allowed, depths, limits):
         """limits: (Cost, least, most) each; a most of None is no limit."""
@@ -271,7 +271,7 @@ class _Search:
         self.stacks = [[(np.empty((1, 0), np.int64), np.array([-math.inf]))] for _ in self.depths]
 
     def run(self, record, interrupted, progress=None):
-        """Fill the record; what an interruption leaves is on the stacks."""
+        """Fill the record. After an interruption the stacks hold the prefixes that were not examined."""
         # First dive: in every depth, extend the best few of each layer down to a first list to beat. Then all the rest.
         for step, diving in ((DIVE, True), (self.block, False)):
             for depth, stack in zip(self.depths, self.stacks, strict=True):
@@ -281,15 +281,15 @@ class _Search:
                         progress((self.total - self.left()) / self.total, best, self.sign * self.least())
 
     def left(self):
-        """Architectures neither ruled out nor scored."""
+        """Number of architectures neither ruled out nor scored."""
         return self.total - self.bounded - self.over_budget - self.scored
 
     def least(self):
-        """The least bound of what is on the stacks."""
+        """Least bound of the prefixes on the stacks."""
         return min((bounds[0] for stack in self.stacks for _, bounds in stack), default=math.inf)
 
     def _step(self, depth, stack, step, record):
-        """Extend the first `step` prefixes on the stack; return whether they are complete now."""
+        """Extend the first `step` prefixes on the stack; return True when they are complete."""
         prefixes, bounds = stack.pop()
         if len(prefixes) > step:
             stack.append((prefixes[step:], bounds[step:]))
@@ -305,7 +305,7 @@ class _Search:
         return complete and len(children) > 0
 
     def _extend(self, depth, prefixes):
-        """The prefixes with one more layer that are within the budgets, and their bounds."""
+        """Add a layer to the prefixes: those within the budgets, and their bounds."""
         choices = np.flatnonzero(depth.allowed[prefixes.shape[1]])
         children = np.column_stack([prefixes.repeat(len(choices), 0), np.tile(choices, len(prefixes))])
         within = np.ones(len(children), bool)
@@ -315,7 +315,7 @@ class _Search:
         return children[within], depth.bound(children[within])
 
     def _promising(self, depth, prefixes, bounds, record):
-        """The prefixes, and their bounds, that may have a completion for the record."""
+        """Drop prefixes without a completion for the record: those that remain, and their bounds."""
         sizes, codes, ticks = depth.size(PARAMETERS, prefixes), depth.codes(prefixes), bounds / self.tick
         for cost, least, _ in self.limits:
             sizes = np.maximum(sizes, least) if cost is PARAMETERS else sizes
@@ -325,7 +325,7 @@ class _Search:
         return prefixes[~hopeless], bounds[~hopeless]
 
     def scores(self, codes):
-        """The architectures (strings) with these codes, and their scores."""
+        """Strings and scores of the architectures with these codes."""
         choices = codes[:, None] // PLACES[1:] % CHOICES
         depths = codes // PLACES[0] + min(DEPTHS.values())
         choices[np.arange(LAYERS) >= depths[:, None]] = -1
@@ -338,7 +338,7 @@ class _Search:
 
 @contextlib.contextmanager
 def interruption():
-    """Note Ctrl-C, so that it never falls into the middle of a step: yields a function that says whether it came."""
+    """Delay Ctrl-C to the end of a step: yields a function that returns True once it was pressed."""
     event = threading.Event()
 
     def note(*arguments):

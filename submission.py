@@ -28,10 +28,11 @@ def rank_test_file(args):
         check_output(args.uncertainty, [*inputs, path])
     architectures, content = load_entries(test_file)
     scores = score([recipe.model(content, index) for _, content, index in loaded], architectures, args.device)
-    write_submission(path, content, args.tasks, scores)
+    write_submission(path, content, args.tasks, -scores if args.largest else scores)
     say(f"{path}: {len(architectures)} architectures ranked for {count(len(args.tasks), 'task')}")
     if args.uncertainty:
-        write_intervals(args.uncertainty, content, recipe, args.tasks, [each.content for each in loaded], scores)
+        contents = [each.content for each in loaded]
+        write_intervals(args.uncertainty, content, recipe, args.tasks, contents, scores, args.largest)
         say(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}")
 
 
@@ -55,14 +56,16 @@ def write_submission(path, content, tasks, scores):
     write_file(path, json.dumps(content).encode())
 
 
-def write_intervals(path, content, recipe, tasks, contents, scores):
+def write_intervals(path, content, recipe, tasks, contents, scores, largest=False):
     """Write {key: {"arch": string, "<task>_rank_interval": [low, high], ...}}, ranks among the n entries of `content`.
 
-    contents: of the k tasks' checkpoints; scores: (k, n). Raises OSError.
+    contents: of the k tasks' checkpoints; scores: (k, n); largest: the largest score has rank 0. Raises OSError.
     """
     entries = {key: {"arch": entry["arch"]} for key, entry in content.items()}
     for task, fitted, row in zip(tasks, contents, scores, strict=True):
         low, high = recipe.rank_interval(fitted, row, len(entries), PROBABILITY)
+        if largest:
+            low, high = len(entries) - 1 - high, len(entries) - 1 - low
         for entry, *interval in zip(entries.values(), low.tolist(), high.tolist(), strict=True):
             entry[f"{task.rank_key}_interval"] = interval
     write_file(path, json.dumps(entries).encode())

@@ -30,7 +30,7 @@ class Task:
     cos: bool = _setting("anneal the learning rate to zero along a cosine")
     val_interval: int = _setting("epochs between validations, >= 1")
     snapshot: int = _setting("the snapshot that scores, counted from the best on validation (-1)")
-    num_epochs: int = field(default=400, metadata={"help": "passes over the training part, >= 1"})
+    num_epochs: int = field(default=400, metadata={"help": "passes over the training split, >= 1"})
     keep: int = field(default=50, metadata={"help": "snapshots kept, the best on validation, >= 1"})
 
     @property

@@ -34,6 +34,7 @@ def parse_arguments(argv=None):
         metavar="FILE",
         help=f"with --recipe gp, write intervals that hold the true rank with probability {PROBABILITY}, as JSON",
     )
+    cli.add_largest(parser)
     args = parser.parse_args(argv)
     cli.fill_save_name(args)
     return args

@@ -102,7 +102,7 @@ def bernoulli_is_uniform(device):
 
 
 class Batches:
-    """One split of the data in shuffled batches of fixed memory; an incomplete last batch is dropped."""
+    """Shuffled batches of one split, in memory allocated once; an incomplete last batch is dropped."""
 
     def __init__(self, inputs, labels, batch_size):
         self.inputs, self.labels = inputs, labels
@@ -112,7 +112,7 @@ class Batches:
         self.scores = inputs.new_empty(self.count, batch_size, 1)
 
     def shuffle(self, sampler_generator):
-        """Draw the next pass as a data loader does: a base seed from the global generator, then the permutation."""
+        """Shuffle for the next pass as a data loader does: draw a base seed from the global generator, then permute."""
         torch.empty((), dtype=torch.int64).random_()
         permutation = torch.randperm(len(self.inputs), generator=sampler_generator)
         permutation = permutation[: self.count * self.batches.shape[1]].to(self.inputs.device)
@@ -151,21 +151,21 @@ class Run:
 
 
 def train_size(task, n):
-    """Number of the n architectures that train; raises SettingError where a split is smaller than a batch."""
+    """Size of the training split of n architectures; raises SettingError where a split is smaller than a batch."""
     n_train = int(task.train_ratio * n)
-    for part, size in (("training", n_train), ("validation", n - n_train)):
+    for split_name, size in (("training", n_train), ("validation", n - n_train)):
         if size < task.batch_size:
             raise SettingError(
-                f"{task.name}: the {part} part has {size} of the {n} architectures, fewer than a batch of "
+                f"{task.name}: the {split_name} split has {size} of the {n} architectures, fewer than a batch of "
                 f"{task.batch_size}: change --train_ratio or --batch_size"
             )
     return n_train
 
 
 class Trainer:
-    """Training of one predictor from its seed on, an epoch at a time.
+    """Train one predictor from its seed, an epoch at a time.
 
-    encodings: (n, 37, 10) float32; ranks: n integers; n_train: how many train, the first ones; the rest validates.
+    encodings: (n, 37, 10) float32; ranks: n integers; n_train: size of the training split, which comes first.
     Seeds torch's global generator. Use it inside `one_thread()` and `torch.inference_mode()`.
     """
 
@@ -259,7 +259,7 @@ def train(task, encodings, ranks, device="cpu", report=None):
 
 
 def _keep(kept, ktau, epoch, parameters, count):
-    """Keep a copy of the parameters under their tau; of equal taus the later epoch stays, NaN is below every number."""
+    """Keep a copy of the `count` parameter vectors with the best taus: the later of equal taus; NaN is the lowest."""
     key = nan_below(ktau)
     if key in kept or len(kept) < count or key > min(kept):
         kept[key] = (epoch, ktau, parameters.clone())

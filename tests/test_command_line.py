@@ -364,7 +364,7 @@ def test_shared_ranks_are_said(script, data_folder):
 def test_a_part_smaller_than_a_batch_is_said_before_training(script, data_folder, tmp_path):
     answer = script("main.py", "--data_path", data_folder, "--results_path", "r", "--batch_size", 30)
     assert answer.returncode == 2
-    assert "vehicleid: the validation part has 20 of the 200 architectures" in answer.stderr
+    assert "vehicleid: the validation split has 20 of the 200 architectures" in answer.stderr
     assert not (tmp_path / "r").exists()
 
 
@@ -388,7 +388,7 @@ def test_a_diverging_task_is_named_and_the_others_kept(script, data_folder, tmp_
             "few",
             "main.py",
             ("--tasks", "sop"),
-            "sop: the training part has 7 of the 9 architectures, fewer than a batch",
+            "sop: the training split has 7 of the 9 architectures, fewer than a batch",
         ),
     ],
 )
@@ -429,6 +429,44 @@ def test_more_is_better_only_of_predictors_of_ones_own(script, data_folder):
     assert answer.stderr.startswith("search.py: --largest: in the published predictors less is better")
     answer = script("tools/search.py", "--data_path", data_folder, "--tasks", "sop", "--max_params", 10**40)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_with_more_is_better_rank_0_is_the_best_all_the_same(script, data_folder, tmp_path):
+    tables = []
+    for sign, flags in ((1, ()), (-1, ("--largest",))):
+        train = json.loads((data_folder / dataset.TRAIN_FILE).read_text())
+        test = json.loads((data_folder / dataset.TEST_FILE).read_text())
+        for content in (train, test):  # a test file that knows its labels serves as the truth
+            for i, entry in enumerate(content.values()):
+                entry["sop_rank"] = sign * (entry["arch"].count("1") + i / 1000)
+        folder = tmp_path / f"data{sign}"
+        folder.mkdir()
+        for name, content in ((dataset.TRAIN_FILE, train), (dataset.TEST_FILE, test)):
+            (folder / name).write_text(json.dumps(content))
+        shared = ("--data_path", folder, "--results_path", "r", "--tasks", "sop", "--recipe", "ridge")
+        assert script("main.py", *shared, "--log_path", "l").returncode == 0
+        assert script("test.py", *shared, *flags, "--save_name", sign).returncode == 0
+        submission = f"Track2_submitA_{sign}.json"
+        tables.append(script("tools/score.py", submission, folder / dataset.TEST_FILE, "--tasks", "sop", *flags).stdout)
+    ranks = [
+        [entry["sop_rank"] for entry in json.loads((tmp_path / f"Track2_submitA_{sign}.json").read_text()).values()]
+        for sign in (1, -1)
+    ]
+    assert ranks[0] == ranks[1]
+    assert tables[0] == tables[1] != ""
+    assert float(tables[0].splitlines()[1].split()[1]) > 0.8
+
+
+def test_intervals_are_mirrored_where_more_is_better(script, data_folder, tmp_path):
+    shared = ("--data_path", data_folder, "--results_path", "r", "--tasks", "sop", "--recipe", "gp")
+    assert script("main.py", *shared, "--log_path", "l").returncode == 0
+    for name, flags in (("smallest", ()), ("largest", ("--largest",))):
+        assert script("test.py", *shared, *flags, "--uncertainty", name).returncode == 0
+    smallest, largest = (
+        np.array([entry["sop_rank_interval"] for entry in json.loads((tmp_path / name).read_text()).values()])
+        for name in ("smallest", "largest")
+    )
+    assert (largest == len(smallest) - 1 - smallest[:, ::-1]).all()
 
 
 def test_the_next_command_can_be_pasted(script, data_folder):

@@ -147,7 +147,10 @@ def test_the_order_of_any_labels_is_used(tmp_path, train_content, labels):
     notes = []
     _, ranks = load_train(write(tmp_path / "train.json", train_content), None, notes.append)
     assert ranks["veri"].tolist() == [sum(other < label for other in labels) for label in labels]
-    assert notes == ["not the ranks 0 to 199, only the order of the labels is used: veri"]
+    assert notes == [
+        "veri: not the ranks 0 to 199: only the order of the labels is used; where more is better, give test.py and "
+        "the tools --largest"
+    ]
 
 
 def test_a_task_may_be_absent_from_the_whole_file(tmp_path, train_content):

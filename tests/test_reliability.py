@@ -353,6 +353,7 @@ def scoring_arguments(data_folder, results, task, recipe="reference", uncertaint
         model_path_index=None,
         save_name="test",
         uncertainty=uncertainty,
+        largest=False,
     )
 
 

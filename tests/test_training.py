@@ -212,5 +212,5 @@ def test_the_step_of_scores_that_overflow_exp_has_the_gradient_of_the_loss():
 def test_a_part_smaller_than_a_batch_is_refused(small, n, part):
     encodings, ranks = small
     task = dataclasses.replace(TASKS[0], train_ratio=0.9)
-    with pytest.raises(SettingError, match=f"cplfw: the {part} part has . of the {n} architectures"):
+    with pytest.raises(SettingError, match=f"cplfw: the {part} split has . of the {n} architectures"):
         training.train(task, encodings[:n], ranks[:n])

@@ -122,7 +122,7 @@ def draw_taus(logs, checkpoints, reference):
 
 def draw_losses(logs):
     """Training loss by epoch; equal scores have the loss log 2."""
-    figure, axes = panels("epoch", "ranking loss, training part", sharex=True, sharey=True)
+    figure, axes = panels("epoch", "ranking loss, training split", sharex=True, sharey=True)
     for task, panel in zip(TASKS, axes, strict=True):
         panel.axhline(math.log(2), color=REFERENCE, ls="--", label="log 2: nothing learnt")
         panel.plot(*read_curve(logs, task, "train", "loss"), color=VALIDATION, lw=0.8, label="loss")
@@ -134,7 +134,7 @@ def draw_losses(logs):
 
 def draw_ranks(architectures, true, checkpoints):
     """Predicted against true rank within the validation split; true: {task name: (n,) ranks}."""
-    figure, axes = panels("true rank within the validation part", "predicted rank")
+    figure, axes = panels("true rank within the validation split", "predicted rank")
     for task, panel in zip(TASKS, axes, strict=True):
         content = checkpoints[task.name]
         n_train = train_size(Task(**content["task"]), len(architectures))

@@ -32,7 +32,7 @@ from space import choices, layers_text, measure
 
 
 def read(arguments):
-    """The architecture strings of the command line or, for "-", of standard input; raises DataError, InputError."""
+    """Architecture strings from the command line or, for "-", standard input; raises DataError, InputError."""
     if arguments == ["-"]:
         arguments = sys.stdin.buffer.read().decode(errors="replace").splitlines()
         keys = [f"standard input: line {i}" for i in range(1, len(arguments) + 1)]
@@ -45,7 +45,7 @@ def read(arguments):
 
 
 def intervals(recipe, loaded, scores, largest):
-    """Ends of the shares that n architectures truly beat, for each of k tasks: (k, n, 2); scores: (k, n)."""
+    """Intervals of the shares that n architectures truly beat on each of k tasks: (k, n, 2); scores: (k, n)."""
     ends = []
     for each, row in zip(loaded, scores, strict=True):
         low, high = recipe.rank_interval(each.content, torch.from_numpy(row), SAMPLED, PROBABILITY)

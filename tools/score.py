@@ -25,6 +25,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 import cli
+import metrics
 from dataset import DataError, labelled_tasks, load_entries, parse_labels
 
 
@@ -55,11 +56,12 @@ def submitted_ranks(path, content, task):
     return np.array([entry[task.rank_key] for entry in content.values()])
 
 
-def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None):
+def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None, largest=False):
     """Figures of a submission: {task name: {"tau": float, "in_top": int, "best": int, "coverage": float}}.
 
-    tasks: by default those that the truth labels. "coverage" is there with `intervals_path`. Raises DataError where the
-    files hold different architectures, a rank or an interval is invalid, or all ranks of a task are equal; OSError.
+    tasks: by default those that the truth labels; largest: the largest label of the truth has rank 0. "coverage" is
+    there with `intervals_path`. Raises DataError where the files hold different architectures, a rank or an interval is
+    invalid, or all ranks of a task are equal; OSError.
     """
     if os.path.basename(submission_path) == "truth.json" or os.path.basename(truth_path).startswith("Track2_submit"):
         raise DataError(f"{submission_path} {truth_path}: swapped: name the submission first, then the truth")
@@ -70,6 +72,7 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
     labels, figures = parse_labels(truth_path, truth, tasks), {}
     for task in tasks:
         predicted, true = submitted_ranks(submission_path, submission, task), labels[task.name]
+        true = metrics.ranks(-true) if largest else true
         if len(set(predicted)) == 1 or len(set(true)) == 1:
             same = f"all ranks are equal here or in {truth_path}"
             raise DataError(f"{submission_path}: {task.rank_key}: tau is undefined, as {same}")
@@ -113,9 +116,10 @@ def main():
     cli.add_tasks(parser, "all that the truth labels")
     parser.add_argument("--top", type=cli.positive, default=100, metavar="K", help="size of the top (default: 100)")
     parser.add_argument("--uncertainty", metavar="FILE", help="intervals that test.py --uncertainty wrote")
+    cli.add_largest(parser)
     parser.add_argument("--json", action="store_true", help="print JSON: each tau, their mean, the rest under 'top'")
     args = parser.parse_args()
-    figures = score(args.submission, args.truth, args.tasks, args.top, args.uncertainty)
+    figures = score(args.submission, args.truth, args.tasks, args.top, args.uncertainty, args.largest)
     if args.json:
         content = {name: row.pop("tau") for name, row in figures.items()}
         print(json.dumps(content | {"mean": sum(content.values()) / len(content), "top": figures}))

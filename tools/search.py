@@ -61,14 +61,14 @@ def combine(models, means, stds):
 
 
 def entries(architectures, scores):
-    """What the JSON says of n architectures."""
+    """Entries of the JSON for n architectures, in their order."""
     measured = measure(architectures)
     rows = zip(architectures, scores.tolist(), measured.parameters.tolist(), measured.macs.tolist(), strict=True)
     return [dict(zip(("arch", "score", "params", "macs"), row, strict=True)) for row in rows]
 
 
 def table(tasks, rows, shares, layers=True):
-    """Entries as text, numbered; shares: (tasks, n). layers: with a second line for each, its layers in real units."""
+    """Numbered entries as text; shares: (tasks, n); layers: add a line with the layers in real units to each."""
     widths = [max(len(task.name), 7) for task in tasks]
     names = "".join(f"  {task.name:>{width}}" for task, width in zip(tasks, widths, strict=True))
     caption = f"task columns: % of {SAMPLED:,} sampled architectures that it beats, by prediction"
@@ -84,7 +84,7 @@ def table(tasks, rows, shares, layers=True):
 
 
 def account(found, seconds):
-    """Say what became of the architectures, and what is proven."""
+    """Text: how many architectures were ruled out, by what, and what is proven."""
     parts = [
         f"{number:,} {what}"
         for number, what in (
