@@ -50,6 +50,14 @@ def make_content(architectures, start=1, seed=0):
     return content
 
 
+@pytest.fixture(autouse=True, scope="session")
+def the_projects_folders_stay():
+    """Fail at the end where a test made a file or a folder in the project's own."""
+    before = [sorted(path for name in ("results", "logs") for path in (ROOT / name).rglob("*"))]
+    yield
+    assert before == [sorted(path for name in ("results", "logs") for path in (ROOT / name).rglob("*"))]
+
+
 @pytest.fixture(autouse=True)
 def garbage_is_collected():
     """What cli.run leaves off for a script's short life is on again for the next test."""

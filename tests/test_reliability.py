@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -154,7 +155,7 @@ def test_a_worker_that_dies_is_named_and_the_others_are_kept(data_folder, tmp_pa
         os.kill(children(process.pid)[0], signal.SIGKILL)  # started first: sop, which has more steps
         assert process.wait() == 1
         assert process.stderr.read() == "main.py: sop: its process died, exit status -9\n"
-        assert process.stdout.read().splitlines()[-4].startswith("cplfw")  # in the table
+        assert re.search(r"^cplfw +-?\d", process.stdout.read(), re.MULTILINE)  # in the table
     assert [file.name for file in (tmp_path / "r").iterdir()] == ["cplfw_final.pth"]
 
 
@@ -502,7 +503,8 @@ def test_an_output_that_would_replace_an_input_is_refused(script, data_folder, t
 
 @pytest.mark.parametrize("name", ["/proc/nowhere/file", "folder", "x" * 300, "file/below"])
 def test_unusable_intervals_are_said_before_scoring(data_folder, tmp_path, monkeypatch, script, name):
-    script("main.py", "--data_path", data_folder, "--results_path", "r", "--recipe", "gp", "--tasks", "sop")
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--recipe", "gp", "--tasks", "sop")
+    assert script("main.py", *flags).returncode == 0
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("old")
     monkeypatch.chdir(tmp_path)
@@ -529,7 +531,8 @@ def test_a_folder_in_place_of_a_checkpoint_or_a_file_in_place_of_a_log_is_said_b
 def test_the_published_run_is_not_replaced_through_a_link(script, data_folder, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "sop_final.pth").symlink_to(ROOT / "results" / "published" / "new.pth")
-    answer = script("main.py", "--data_path", data_folder, "--results_path", "r", "--tasks", "sop", *LONG)
+    flags = ("--data_path", data_folder, "--results_path", "r", "--log_path", "l", "--tasks", "sop", *LONG)
+    answer = script("main.py", *flags)
     assert answer.returncode == 2
     assert answer.stderr.startswith("main.py: r/sop_final.pth: part of the published run")
 
@@ -683,7 +686,7 @@ def test_another_keep_or_kernel_is_trained_again(script, data_folder, tmp_path, 
     kernels = [sys.executable, "-c", "import checkpoint; print(checkpoint.versions()['kernels'])"]
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
     plain = subprocess.run(kernels, cwd=ROOT, env=environment, capture_output=True, text=True).stdout
-    assert plain == "DEFAULT COMPATIBLE\n"
+    assert plain in ("DEFAULT COMPATIBLE\n", "NO AVX COMPATIBLE\n")  # the latter before torch 2.7
 
 
 @pytest.mark.parametrize("recipe", ["gp", "ridge"])
