@@ -109,8 +109,8 @@ def add_predictors(parser):
 
 
 def add_largest(parser):
-    """Add the flag for labels where more is better."""
-    parser.add_argument("--largest", action="store_true", help="labels where more is better, such as accuracies")
+    """Add the flag for labels of which larger ones are better."""
+    parser.add_argument("--largest", action="store_true", help="larger labels are better, as with accuracies")
 
 
 def fill_save_name(args):

@@ -210,7 +210,7 @@ def parse_labels(path, content, tasks=None, note=lambda line: None):
     if ordered:
         note(
             f"{', '.join(ordered)}: not the ranks 0 to {len(content) - 1}: only the order of the labels is used; where "
-            "more is better, give test.py and the tools --largest"
+            "larger is better, give test.py and the tools --largest"
         )
     if tied:
         note(f"some architectures share a rank, which is allowed: {', '.join(tied)}")

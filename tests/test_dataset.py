@@ -148,7 +148,7 @@ def test_the_order_of_any_labels_is_used(tmp_path, train_content, labels):
     _, ranks = load_train(write(tmp_path / "train.json", train_content), None, notes.append)
     assert ranks["veri"].tolist() == [sum(other < label for other in labels) for label in labels]
     assert notes == [
-        "veri: not the ranks 0 to 199: only the order of the labels is used; where more is better, give test.py and "
+        "veri: not the ranks 0 to 199: only the order of the labels is used; where larger is better, give test.py and "
         "the tools --largest"
     ]
 

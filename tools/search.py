@@ -4,9 +4,9 @@
     python tools/search.py --tasks sop veri --max_params 70000000 --json best.json
     python tools/search.py --tasks veri --pareto           the best for every number of parameters, in a minute
 
-The best have the smallest score, the predicted rank. With several tasks a score is the mean of theirs, each less its
-mean and divided by its standard deviation over the same 10,000 sampled architectures. A layer is written as heads/MLP
-ratio. Ctrl-C prints the best found so far, and by how much there may be better ones.
+The lower the score, the better the predicted rank. With several tasks the score is the mean of their standardised
+scores: less their mean, divided by their standard deviation, over the same 10,000 sampled architectures. A layer is
+written as heads/MLP ratio. Ctrl-C prints the best found so far, and by how much others may be better.
 """
 
 import os
