@@ -2,8 +2,8 @@
 
 A checkpoint is a dictionary that torch.save wrote, of tensors, numbers, strings, lists and dictionaries:
 
-    task      {"name": the task's, and each of the recipe's settings: its value}
-    recipe    the recipe's name; absent in the reference's
+    task      {"name": name of the task, and the value of each setting that the recipe uses}
+    recipe    name of the recipe; absent for the recipe `reference`
     data      SHA-256 of the training file
     versions  versions, device and CPU kernels of the training, as `versions` returns them
     stopped   None, or why training ended early

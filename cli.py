@@ -1,4 +1,4 @@
-"""Flags and messages that the scripts share. No torch here: `--help` and a wrong flag answer at once."""
+"""Flags and error messages shared by the scripts. Does not import torch, so that `--help` is instant."""
 
 import argparse
 import gc
@@ -56,7 +56,7 @@ def _task(text):
 
 
 class _TasksAction(argparse.Action):
-    """Keep the table's order, each task once."""
+    """Store the tasks in the order of tasks.TASKS, without duplicates."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, tuple(task for task in TASKS if task in values))
@@ -71,12 +71,12 @@ def add_output(parser, flag, name, help):
 def add_data(parser):
     """Add the flags for the data and its tasks."""
     add_tasks(parser, "all that the training file labels")
-    default = f"{project_folder('data')}; where it lacks them the surrogate benchmark"
+    default = f"{project_folder('data')}, or the surrogate benchmark if they are not there"
     parser.add_argument("--data_path", metavar="FOLDER", help=f"folder of the competition's files (default: {default})")
 
 
 def add_tasks(parser, default):
-    """Add the flag for the tasks; `default` says which they are without it."""
+    """Add --tasks; `default` describes in the help which tasks are used without the flag."""
     parser.add_argument(
         "--tasks",
         nargs="+",
@@ -88,12 +88,12 @@ def add_tasks(parser, default):
 
 
 def add_recipe(parser, save_name=None):
-    """Add the flag for the recipe, and one for the output's name, by default `save_name` and the recipe's suffix."""
+    """Add --recipe and, given a `save_name`, --save_name with the default <save_name>_<the recipe's suffix>."""
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
         default=DEFAULT,
-        help="way to learn and to score, as recipes/ describes; gp ranks best (default: %(default)s)",
+        help="method of training and scoring (see recipes/); gp ranks best (default: %(default)s)",
     )
     if save_name:
         default = f"{save_name}_final; {save_name}_RECIPE with another recipe"
@@ -109,7 +109,7 @@ def add_predictors(parser):
 
 
 def add_largest(parser):
-    """Add the flag for labels of which larger ones are better."""
+    """Add --largest, for labels where larger is better."""
     parser.add_argument("--largest", action="store_true", help="larger labels are better, as with accuracies")
 
 

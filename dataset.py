@@ -81,14 +81,14 @@ def columns(architectures, keys=None):
     raise AssertionError("an architecture passes one check and fails the other")
 
 
-def encode(architectures, keys=None):
+def encode(architectures):
     """One-hot encode architecture strings.
 
-    architectures: n strings; keys: their names, for messages. Returns (n, 37, 10) float32: row 0 holds the depth in
+    architectures: n strings. Returns (n, 37, 10) float32: row 0 holds the depth in
     columns 0-2; each layer has a row for its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent
     layers are zero. Raises DataError for a string outside the search space.
     """
-    return torch.from_numpy(ONE_HOT.take(columns(architectures, keys), axis=0, mode="wrap"))
+    return torch.from_numpy(ONE_HOT.take(columns(architectures), axis=0, mode="wrap"))
 
 
 def sample_architectures(n, seed, exclude=()):
@@ -156,8 +156,8 @@ def load_entries(path):
 def load_train(path, tasks=None, note=lambda line: None):
     """Read a training file.
 
-    tasks: whose labels to read, by default all that the file labels; note: called with each line that a user should
-    read. Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64 in [0, n)}, as
+    tasks: list of tasks.Task, by default all that the file labels; note: function that is called with each message for
+    the user. Returns (architectures, ranks): n strings in the file's order and {task name: (n,) int64 in [0, n)}, as
     `parse_labels`. Raises as load_entries and parse_labels.
     """
     architectures, content = load_entries(path)
@@ -175,9 +175,10 @@ def labelled_tasks(path, content):
 def parse_labels(path, content, tasks=None, note=lambda line: None):
     """Ranks of the labels in the content of the file at `path`: {task name: (n,) int64 in [0, n)}.
 
-    A task's labels are any finite numbers; a rank says how many are smaller, so ties share the lowest, and the ranks 0
-    to n - 1 stay as they are. tasks, note: as load_train. Raises DataError for a task that is labelled in some entries
-    only, a label that is no finite number, and an architecture that occurs twice with different labels.
+    Labels are any finite numbers. The rank of a label is the number of smaller labels of its task: ties share the
+    lowest rank, and a permutation of 0 to n - 1 does not change. tasks, note: as load_train. Raises DataError for a
+    task that only some entries label, a label that is not a finite number, and an architecture that occurs twice with
+    different labels.
     """
     if tasks is None:
         tasks = labelled_tasks(path, content)
@@ -209,8 +210,8 @@ def parse_labels(path, content, tasks=None, note=lambda line: None):
             tied.append(task.name)
     if ordered:
         note(
-            f"{', '.join(ordered)}: not the ranks 0 to {len(content) - 1}: only the order of the labels is used; where "
-            "larger is better, give test.py and the tools --largest"
+            f"{', '.join(ordered)}: the labels are not the ranks 0 to {len(content) - 1}: only their order is used; "
+            "if larger is better, pass --largest to test.py, rank.py, score.py, search.py and traverse.py"
         )
     if tied:
         note(f"some architectures share a rank, which is allowed: {', '.join(tied)}")
@@ -218,11 +219,10 @@ def parse_labels(path, content, tasks=None, note=lambda line: None):
 
 
 class ArchPerfDataset(torch.utils.data.Dataset):
-    """Training or test file of the folder `root` for torch's data loaders, an item an architecture.
+    """Training or test file of the folder `root` as a torch Dataset, one item per architecture.
 
-    An item of the training file is (encoding, rank), the rank that of `target_type`, a task (`cplfw` or `cplfw_rank`);
-    of the test file it is the encoding alone. An encoding is (37, 10) float32, a rank an int. Raises as load_train and
-    find_task.
+    With train=True an item is (encoding, rank), otherwise an encoding: (37, 10) float32; a rank is an int.
+    target_type: the task, such as `cplfw` or `cplfw_rank`. Raises as load_train, load_entries and find_task.
     """
 
     def __init__(self, root, target_type, train=True):

@@ -8,7 +8,7 @@ import numpy as np
 from dataset import DEPTHS, LAYERS
 from files import InputError
 from search import Found, interruption
-from space import CHOICES, HEADS, MACS, PARAMETERS, RATIOS, SIZE, check_budgets, strings
+from space import CHOICES, HEADS, MACS, NUM_ARCHITECTURES, NUM_RATIOS, PARAMETERS, check_budgets, strings
 
 POPULATION, SAMPLE, BATCH = 100, 25, 10
 
@@ -16,14 +16,15 @@ POPULATION, SAMPLE, BATCH = 100, 25, 10
 def evolve(score, evaluations=10_000, seed=0, top=10, max_params=None, max_macs=None, largest=False, progress=None):
     """Search for the `top` architectures with the smallest scores, or the largest; nothing is proven.
 
-    In each cycle, SAMPLE random members of the population compete. The best has a child that differs in one choice
-    (depth, heads or MLP ratio of a layer); the child replaces the oldest member. BATCH children are scored at a time. A
-    child above a budget shrinks in random layers until it fits. Among equal scores the smaller string is better.
+    The first POPULATION architectures are random. Then SAMPLE random members of the population compete, and the best
+    has a child that differs in one choice (depth, heads or MLP ratio of a layer) and replaces the oldest member. BATCH
+    architectures are scored at a time. One above a budget shrinks in random layers until it fits. Among equal scores
+    the smaller string is better.
 
-    score: a function from a list of n architecture strings to n numbers; evaluations: number of children, including
-    repeated ones; progress: called after every batch as progress(share done, best score). Ctrl-C ends the search with
-    what it found. Returns search.Found; raises BudgetError where nothing is within the budgets, InputError for a score
-    that is NaN.
+    score: a function from a list of n architecture strings to n numbers; evaluations: number of architectures, with the
+    random ones and repeated ones; progress: called after every batch as progress(share done, best score). Ctrl-C ends
+    the search with what it found. Returns search.Found; raises BudgetError where nothing is within the budgets,
+    InputError for a score that is NaN.
     """
     check_budgets(max_params, max_macs)
     random, sign, scored = np.random.RandomState(seed), -1 if largest else 1, {}
@@ -53,7 +54,7 @@ def evolve(score, evaluations=10_000, seed=0, top=10, max_params=None, max_macs=
                 progress((start + len(children)) / evaluations, sign * min(scored.values()))
         found = sorted(scored, key=lambda name: (scored[name], name))[:top]
         values = np.array([sign * scored[name] for name in found])
-        return Found(found, values, 0, 0, len(scored), SIZE - len(scored), math.inf, interrupted())
+        return Found(found, values, 0, 0, len(scored), NUM_ARCHITECTURES - len(scored), math.inf, interrupted())
 
 
 def _mutate(parent, random):
@@ -65,9 +66,9 @@ def _mutate(parent, random):
         child = np.where(child < 0, random.randint(CHOICES, size=LAYERS), child)
         child[depth:] = -1
     else:
-        code = np.array(divmod(child[place // 2], RATIOS))
-        code[place % 2] = (code[place % 2] + random.randint(1, RATIOS)) % RATIOS
-        child[place // 2] = RATIOS * code[0] + code[1]
+        code = np.array(divmod(child[place // 2], NUM_RATIOS))
+        code[place % 2] = (code[place % 2] + random.randint(1, NUM_RATIOS)) % NUM_RATIOS
+        child[place // 2] = NUM_RATIOS * code[0] + code[1]
     return child
 
 
@@ -77,9 +78,9 @@ def _shrink(child, limits, random):
         large = np.flatnonzero((child >= 0) & (child < CHOICES - 1))
         if len(large):
             place = random.choice(large)
-            heads, ratio = divmod(child[place], RATIOS)
-            last = ratio == RATIOS - 1
-            child[place] += RATIOS if last or (heads < len(HEADS) - 1 and random.randint(2)) else 1
+            heads, ratio = divmod(child[place], NUM_RATIOS)
+            last = ratio == NUM_RATIOS - 1
+            child[place] += NUM_RATIOS if last or (heads < len(HEADS) - 1 and random.randint(2)) else 1
         else:
             child[(child >= 0).sum() - 1] = -1
     return child

@@ -8,7 +8,7 @@ from files import InputError, check_file, make_folder, say
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
 TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
-PUBLISHED = "published"  # of results/ and logs/: the project's own run, which no script writes to
+PUBLISHED = "published"  # in results/ and logs/: the project's own run; only tools/publish.py writes there
 SURROGATE = "surrogate"  # of data/, results/ and logs/
 
 
@@ -47,10 +47,10 @@ def check_output(path, inputs):
 
 
 def choose_folders(args):
-    """Fill in the folders of `args` that are None: data_path, said in a line, results_path and log_path.
+    """Set the folders of `args` that are None: data_path, results_path and log_path.
 
-    Without the competition's files in data/ the surrogate benchmark is used; results and logs follow the data. Raises
-    InputError where data_path is a file.
+    data_path becomes data/ or, if neither of the competition's files is there, the surrogate benchmark; a line of
+    output says which. The surrogate has its own results and logs. Raises InputError where data_path is a file.
     """
     if args.data_path is None:
         data, surrogate = project_folder("data"), project_folder("data", SURROGATE)

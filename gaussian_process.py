@@ -120,14 +120,11 @@ def rank_interval(fitted, scores, n, probability):
     Rank r fills the quantiles from r / n to (r + 1) / n, so the end y of a label's interval has the rank
     floor(n Phi(log(1 + c y) / c)). This holds where the n are many and drawn like the training architectures.
 
-    fitted: fields of a GaussianProcess by name; scores: (m,), of its matrix; probability: of the interval to hold the
-    true rank, above 0 and below 1.
-    Returns (low, high), each (m,) int64, 0 <= low <= high < n.
+    fitted: fields of a GaussianProcess by name; scores: (m,), x A x with its matrix A; probability: that an interval
+    holds the true rank, above 0 and below 1. Returns (low, high), each (m,) int64, 0 <= low <= high < n.
     """
-    mean, width = (
-        scores.double() + fitted["constant"],
-        torch.special.ndtri(fitted["std"].new_tensor((1 + probability) / 2)) * fitted["std"],
-    )
+    mean = scores.double() + fitted["constant"]
+    width = torch.special.ndtri(fitted["std"].new_tensor((1 + probability) / 2)) * fitted["std"]
     y = torch.stack([mean - width, mean + width])
     z = torch.log1p((fitted["warp"] * y).clamp(min=-1)) / fitted["warp"]  # infinite where no z has the label y
     low, high = (n * torch.special.ndtr(z)).long().clamp(max=n - 1)

@@ -31,7 +31,7 @@ def parse_arguments(argv=None):
     cli.add_recipe(parser, "train")
     parser.add_argument("--jobs", type=cli.positive, help="tasks trained side by side (default: the number of cores)")
     parser.add_argument(
-        "--log_interval", type=cli.positive, default=50, help="epochs between two lines, off a terminal (default: 50)"
+        "--log_interval", type=cli.positive, default=50, help="epochs between two lines, in a log (default: 50)"
     )
     parser.add_argument(
         "--resume", action="store_true", help="skip tasks already trained on this data with these settings and versions"

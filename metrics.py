@@ -19,8 +19,8 @@ def kendall_tau(scores, labels, signs=None):
     """Kendall's tau-b of every row of `scores` with the same row of `labels`, as scipy.stats.kendalltau.
 
     tau_b = (concordant - discordant) / sqrt(pairs untied in scores * pairs untied in labels), Kendall (1945),
-    doi:10.1093/biomet/33.3.239. All pairs are compared, so this is for batches: time and memory are O(b n^2), up to
-    n = MOST_PAIRED; above, scipy sorts.
+    doi:10.1093/biomet/33.3.239. All pairs are compared, in O(b n^2) time and memory, up to n = MOST_PAIRED; larger
+    rows go to scipy, which sorts.
 
     scores, labels: (b, n) tensors; signs: pair_signs(labels), where they are known. Returns (b,) float64 in [-1, 1];
     NaN for a row with a side that is constant, contains NaN, or has fewer than two elements. Raises ValueError where
@@ -31,7 +31,7 @@ def kendall_tau(scores, labels, signs=None):
     if scores.shape[1] > MOST_PAIRED:
         from scipy.stats import kendalltau  # its import takes half a second, and few need it
 
-        rows = zip(scores.numpy(), labels.numpy(), strict=True)
+        rows = zip(scores.cpu().numpy(), labels.cpu().numpy(), strict=True)
         return torch.tensor([kendalltau(*row).statistic for row in rows], dtype=torch.float64)
     x = pair_signs(scores).float().flatten(1)
     y = (pair_signs(labels) if signs is None else signs).float().flatten(1)

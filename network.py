@@ -21,14 +21,14 @@ def one_thread():
 
 
 class PositionalEncoding(nn.Module):
-    """Adds the sinusoidal position (Vaswani et al., arXiv:1706.03762, section 3.5) to each row of an encoding."""
+    """Add a sinusoidal positional encoding (Vaswani et al., arXiv:1706.03762, section 3.5) to each row."""
 
-    def __init__(self, positions=40, width=WIDTH):
+    def __init__(self):
         super().__init__()
-        column = np.arange(width)
-        angle = np.arange(positions)[:, None] / np.power(10000, 2 * (column // 2) / width)
+        column = np.arange(WIDTH)
+        angle = np.arange(40)[:, None] / np.power(10000, 2 * (column // 2) / WIDTH)  # 40 rows: the reference's
         table = np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
-        self.register_buffer("pos_table", torch.from_numpy(table)[None])  # (1, positions, width)
+        self.register_buffer("pos_table", torch.from_numpy(table)[None])  # (1, 40, 10)
 
     def forward(self, encodings):
         """(n, rows, width) -> the same shape."""
@@ -36,7 +36,7 @@ class PositionalEncoding(nn.Module):
 
 
 class Predictor(nn.Module):
-    """MLP that scores architectures; a higher score predicts a higher rank, a worse architecture. 26,929 parameters.
+    """MLP with 26,929 parameters that scores architectures; a lower score predicts a better architecture.
 
     Module names and creation order are those of the published checkpoints; the order also fixes which random
     numbers initialise which layer.

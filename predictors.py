@@ -42,9 +42,10 @@ def load_models(tasks, recipe=recipes.DEFAULT, folder=None):
 def load_predictors(args, index=None):
     """Choose the folders and the tasks of `args`, and load their checkpoints: (recipe, [Loaded]), one for each task.
 
-    Without --tasks, the tasks are those that the training file beside the data labels, or all. Without --results_path,
-    a published checkpoint stands in for a task without one trained on the data; lines say so. index: the snapshot's.
-    Raises as choose_folders, surrogate.prepare and Recipe.load, and InputError for a device that cannot compute.
+    Without --tasks, the tasks are all that the training file labels, or all eight if there is no such file. Without
+    --results_path, a task that has no checkpoint trained on this data gets the published one, if there is one, with a
+    message. index: of the snapshot, by default the recorded one. Raises as choose_folders, surrogate.prepare and
+    Recipe.load, and InputError for a device that torch cannot use.
     """
     check_device(args.device)
     given = args.results_path is not None
@@ -69,7 +70,7 @@ def load_predictors(args, index=None):
     if stand_ins:
         say(f"not trained on {train_file}: {', '.join(stand_ins)}; using the published checkpoints in {published}")
         if getattr(args, "largest", False):
-            raise InputError("--largest: in the published predictors less is better: train on your own labels first")
+            raise InputError("--largest: in the published predictors smaller is better: train on your own labels first")
     if others:
         say(f"not trained on {train_file}: {', '.join(others)}; used all the same")
     return recipe, loaded
@@ -84,9 +85,10 @@ def check_device(name):
 
 
 def shares_beaten(models, architectures, device="cpu", largest=False):
-    """Scores of n architectures by k models, and the share of SAMPLED sampled ones that each beats: two (k, n) arrays.
+    """Scores of n architectures by k models, and the share of the search space that each beats: two (k, n) arrays.
 
-    To beat is to have a smaller score, or with `largest` a larger one. Raises InputError for a score that is NaN.
+    The space is represented by SAMPLED sampled architectures. An architecture beats those with larger scores, or with
+    `largest` those with smaller scores. Shares are in [0, 1]. Raises InputError for a score that is NaN.
     """
     values = score(models, [*architectures, *sample_architectures(SAMPLED, seed=0)], device).numpy()
     if np.isnan(values).any():

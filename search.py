@@ -3,28 +3,28 @@
 For each depth, an architecture is a choice from nine (heads, MLP ratio) in each layer. The search takes the layers in
 order of influence and extends prefixes, choices of the first layers, by one layer at a time. It drops a prefix as
 soon as a lower bound on the scores of all its completions exceeds the worst score on the list of the best found so
-far, or its cheapest completion exceeds a budget. What remains at the end is the best: nothing is sampled or assumed.
+far, or its cheapest completion exceeds a budget. The list at the end is exact: nothing is sampled or assumed.
 
 The bound. The score is q + sum w f(u): a quadratic form q in the choices, and networks f whose 32 inputs u are sums
 over layers, u = b + sum_l T[l, c_l], since nothing nonlinear lies between the encoding and the first relu.
 
 1. Intervals. For a prefix, u lies between its fixed terms plus the sums of the free layers' least and largest. relu(x)
    lies between relu(low) and relu(high), and W h + b within W m + b -+ |W| r, with m and r the middle and the half-
-   width of h's interval. So follow intervals of the inputs of all relus, and of the score.
+   width of h's interval. This gives intervals of the inputs of all relus, and of the score.
 2. Lines. Over low <= x <= high with low < 0 < high, relu(x) <= high (x - low) / (high - low), and relu(x) >= a x for
    any a from 0 to 1 (here 1 if high > -low, else 0); elsewhere relu is a line itself. From the output back, replace
    every relu by the line that bounds the score from below, according to the sign of its coefficient (CROWN, Zhang et
-   al., arXiv:1811.00866). What remains is linear in u, so in the choices: f >= d + sum_l s T[l, c_l], and each free
+   al., arXiv:1811.00866). The result is linear in u, so in the choices: f >= d + sum_l s T[l, c_l], and each free
    layer takes the choice that is best for it alone.
 3. The quadratic form. With the prefix fixed it is a constant, a term for each free layer's choice, and pairs P[l, c,
    m, d] of free layers. A pair is at least the mean of min_d P[l, c, m, d] and min_c P[l, c, m, d], so half of either
    is added to the term of its layer. First, means of P over rows and columns are moved to the terms: less is left to
    be bounded.
 
-The terms of 3 are added to those of 2 before the minimum over choices. The better of 1 + 3 and 2 + 3 counts:
+The terms of 3 are added to those of 2 before the minimum over choices. The larger of 1 + 3 and 2 + 3 is used:
 intervals win while many layers are free, lines once few are. With all layers fixed the bound is the score. A budget
 B, sum_l cost[c_l] <= B, allows adding a price p >= 0: score >= score + p (sum_l cost[c_l] - B), again one term a
-layer; the search tries a few prices, the best counts.
+layer; the search tries a few prices and takes the largest bound.
 
 Rounding. All is float64. M, the sum of the absolute values of all terms, bounds every number that occurs, so that
 rounding moves a score or a bound by less than about 400 * 2**-53 M < MARGIN M. Scores that differ by less than
@@ -45,7 +45,7 @@ import torch
 from dataset import DEPTHS, LAYERS
 from network import one_thread
 from scoring import merge_networks
-from space import CHOICES, MACS, PARAMETERS, RATIOS, check_budgets, strings
+from space import CHOICES, MACS, NUM_RATIOS, PARAMETERS, check_budgets, strings
 
 MARGIN, TICK = 2.0**-43, 2.0**-42
 SLACK = MARGIN / TICK + 1  # ticks that rounding can move a bound and a score apart
@@ -77,7 +77,7 @@ class _Depth:
         layer, choice = torch.arange(depth).repeat_interleave(CHOICES), torch.arange(CHOICES).repeat(depth)
         x, base = torch.zeros(depth * CHOICES, features).double(), torch.zeros(features).double()
         first, rows = len(DEPTHS) + 7 * layer, torch.arange(depth * CHOICES)  # as dataset.FEATURES: 3 + 3 + 1 a layer
-        x[rows, first + choice // RATIOS] = x[rows, first + 3 + choice % RATIOS] = x[rows, first + 6] = 1
+        x[rows, first + choice // NUM_RATIOS] = x[rows, first + 3 + choice % NUM_RATIOS] = x[rows, first + 6] = 1
         base[depth - min(DEPTHS.values())] = 1
         mask = torch.from_numpy(allowed[:depth].copy())
         constant, single, pair = self._quadratic(model.matrix, base, x, mask)
@@ -315,7 +315,7 @@ class _Search:
         return children[within], depth.bound(children[within])
 
     def _promising(self, depth, prefixes, bounds, record):
-        """Drop prefixes without a completion for the record: those that remain, and their bounds."""
+        """Drop prefixes with no completion that can enter the record; return the others and their bounds."""
         sizes, codes, ticks = depth.size(PARAMETERS, prefixes), depth.codes(prefixes), bounds / self.tick
         for cost, least, _ in self.limits:
             sizes = np.maximum(sizes, least) if cost is PARAMETERS else sizes
@@ -385,9 +385,9 @@ def pareto(
 ):
     """Find the Pareto front of parameters and score: (architectures, scores, whether it is complete).
 
-    No architecture with as few parameters as one on the front has a better score. From the smallest architecture up to
-    the best, the search takes `window` parameters at a time and knows the front of all smaller ones, which prefixes
-    must beat. Of equal scores the smaller architecture is on the front, of equal parameters too the smaller string.
+    Every architecture that is not on the front has one on it with at most as many parameters and at least as good a
+    score. The search goes from the smallest architecture to the best, `window` parameters at a time; prefixes must beat
+    the front of all smaller ones. Among equal scores the front has the smallest architecture, then the smallest string.
     Other arguments as for `best`; progress: called as progress(share done). Ctrl-C ends the search with the front up to
     the window it was in.
     """

@@ -4,8 +4,8 @@ Embedding width 768, heads of width 64, images of 224 x 224 cut into 14 x 14 pat
 string stand for 12, 11, 10 heads and for MLP ratios of 4, 3.5, 3, so code 1 is the largest. The values are those of the
 super-network (PaddlePaddle/VIMER, UFO/OneForAll, configs vitbasesuper_*).
 
-A layer's choice is a number from 0 to 8: 3 * heads code + MLP ratio code, each code counted from 0. A size of an
-architecture is a sum: a base, and for each layer an entry in a table of the nine choices.
+A layer's choice is a number from 0 to 8: 3 * heads code + MLP ratio code, each code counted from 0. A cost, in
+parameters or multiply-accumulates, is a sum: a base, and for each layer an entry in a table of the nine choices.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from dataset import DEPTHS, LAYERS, LENGTH, columns
 from files import InputError
 
 HEADS, MLP_RATIOS = np.array([12, 11, 10]), np.array([4.0, 3.5, 3.0])
-RATIOS = len(MLP_RATIOS)
-CHOICES = len(HEADS) * RATIOS
-HEADS_OF, RATIO_OF = np.repeat(HEADS, RATIOS), np.tile(MLP_RATIOS, len(HEADS))  # (9,) each, by choice
-SIZE = sum(CHOICES**depth for depth in DEPTHS.values())  # architectures in the space: 317,297,380,491
+NUM_RATIOS = len(MLP_RATIOS)
+CHOICES = len(HEADS) * NUM_RATIOS
+HEADS_OF, RATIO_OF = np.repeat(HEADS, NUM_RATIOS), np.tile(MLP_RATIOS, len(HEADS))  # (9,) each, by choice
+NUM_ARCHITECTURES = sum(CHOICES**depth for depth in DEPTHS.values())  # architectures in the space: 317,297,380,491
 EMBEDDING, HEAD_WIDTH, PATCHES = 768, 64, 14 * 14
-TOKENS, PIXELS = PATCHES + 1, 3 * 16 * 16  # a class token beside the patches; the numbers of a patch
+TOKENS, PIXELS = PATCHES + 1, 3 * 16 * 16  # the patches and a class token; values per patch
 
 
 class Cost(NamedTuple):
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 
 def _costs():
-    """Cost in parameters and in multiply-accumulates, as a layer of width d, attention a and MLP h adds them."""
+    """The two Costs: parameters, multiply-accumulates. A layer has embedding width d, all heads width a, its MLP h."""
     d, a, h = EMBEDDING, HEAD_WIDTH * HEADS_OF, (EMBEDDING * RATIO_OF).astype(np.int64)
     qkv, projection, mlp, norm = (d + 1) * 3 * a, (a + 1) * d, (2 * d + 1) * h + d, 2 * d
     parameters = Cost((PIXELS + 1) * d + (1 + TOKENS) * d + norm, qkv + projection + mlp + 2 * norm)
@@ -52,7 +52,7 @@ class BudgetError(InputError):
 
 
 def check_budgets(max_params, max_macs):
-    """Raise BudgetError unless an architecture has as few parameters and multiply-accumulates; None is no budget."""
+    """Raise BudgetError where even the smallest architecture is above a budget; None is no budget."""
     params, macs = (cost.base + min(DEPTHS.values()) * cost.table[-1] for cost in (PARAMETERS, MACS))
     if (max_params is not None and max_params < params) or (max_macs is not None and max_macs < macs):
         smallest = f"{params:,} parameters and {macs:,} multiply-accumulates"
@@ -72,7 +72,7 @@ class Architectures(NamedTuple):
 def choices(architectures):
     """Choice of each layer of n strings, -1 where the layer is absent: (n, 12) int64; raises DataError."""
     codes = columns(architectures).astype(np.int64)[:, 1:].reshape(-1, LAYERS, 3)
-    return np.where(codes[..., 2] < 0, -1, RATIOS * (codes[..., 0] - 3) + codes[..., 1] - 6)
+    return np.where(codes[..., 2] < 0, -1, NUM_RATIOS * (codes[..., 0] - 3) + codes[..., 1] - 6)
 
 
 def strings(choices):
@@ -80,7 +80,7 @@ def strings(choices):
     codes = np.full((len(choices), LENGTH), ord("0"), np.uint8)
     codes[:, 0] = ord(min(DEPTHS)) + (choices >= 0).sum(1) - min(DEPTHS.values())
     layers = codes[:, 1:].reshape(-1, LAYERS, 3)
-    for i, code in enumerate((*np.divmod(choices, RATIOS), np.zeros_like(choices))):
+    for i, code in enumerate((*np.divmod(choices, NUM_RATIOS), np.zeros_like(choices))):
         layers[..., i] += np.where(choices < 0, 0, 1 + code).astype(np.uint8)
     text = codes.tobytes().decode()
     return [text[i : i + LENGTH] for i in range(0, len(text), LENGTH)]

@@ -1,4 +1,4 @@
-"""Before a script's imports: make Ctrl-C, a failed import and a deleted folder end in one line at any moment."""
+"""Start-up of the scripts: from the first import on, Ctrl-C and a failed import end with a one-line message."""
 
 import _signal as signal  # signal itself imports enum: milliseconds that Ctrl-C would find unprepared
 import os
@@ -53,7 +53,7 @@ def _unraisable(info):
 
 
 def _uncaught(kind, error, traceback):
-    """Say in one line what kept a script from starting; other exceptions are printed as always."""
+    """Report an import, file or memory error in one line; print other exceptions with their traceback."""
     if isinstance(error, KeyboardInterrupt):
         end("interrupted", 130)
     if isinstance(error, ModuleNotFoundError):

@@ -1,4 +1,4 @@
-"""The surrogate benchmark: stand-ins for the competition's two files, and the true ranks, which it never published.
+"""The surrogate benchmark: synthetic files in the competition's format, with the true ranks of the test file.
 
 An architecture's score on a task is the sum of its choices' effects, fitted to real measurements, plus noise with the
 standard deviation of the fit's residuals: data/surrogate/effects.json, made by tools/surrogate.py. The idea is that of
@@ -63,7 +63,7 @@ def true_scores(effects, chosen):
 
 
 def _file(architectures, rows, start):
-    """rows: of each task the ranks; start: the number of the first architecture."""
+    """JSON of one file as bytes; rows: the ranks of each task; start: number of the first architecture."""
     # The same text as json.dumps, in a sixth of the time; nothing in an architecture string needs an escape.
     form = '"arch%d": {' + "".join(f'"{task.rank_key}": %d, ' for task in TASKS) + '"arch": "%s"}'
     names = range(start, start + len(architectures))
@@ -84,11 +84,11 @@ def prepare(data_path):
 
 
 def make(folder, effects_path=None):
-    """Make the surrogate's files in `folder`, unless they are there as effects.json, by default in `folder`, says.
+    """Make the surrogate's files in `folder` that are missing or differ from their SHA-256 sums in effects.json.
 
-    Raises DataError where effects.json is damaged, other files result than its SHA-256 sums say, or `folder` holds
-    other files under their names, unless effects.json lies there too; OSError, which names another folder as the
-    way out, where `folder` cannot be written to.
+    effects_path: path of effects.json, by default in `folder`. Raises DataError where effects.json is damaged or the
+    generated files do not match its sums, and where it would replace a symbolic link or, outside the folder of
+    effects.json, any other file. Raises OSError where `folder` cannot be written to.
     """
     path = Path(effects_path or Path(folder, EFFECTS_FILE))
     tasks, recorded = _read_effects(path)

@@ -1,4 +1,4 @@
-"""The eight recognition tasks and the settings each predictor is trained with: the only table of them.
+"""The eight recognition tasks, and the settings for training the predictor of each.
 
 Importing this module costs nothing (no torch), so that the command line can answer at once.
 """
@@ -23,8 +23,8 @@ class Task:
     name: str
     lr: float = _setting("Adam's learning rate, > 0")
     weight_decay: float = _setting("Adam's L2 weight decay, >= 0")
-    batch_size: int = _setting("architectures a batch, >= 2 (the loss compares pairs)")
-    train_ratio: float = _setting("share of the file that trains, the rest validates, between 0 and 1")
+    batch_size: int = _setting("architectures per batch, >= 2 (the loss compares pairs)")
+    train_ratio: float = _setting("share of the architectures in the training split, between 0 and 1")
     seed: int = _setting("seed of the weights, the dropout and the sampling orders, >= 0")
     dropout_ratio: float = _setting("probability of dropping a unit, 0 <= p < 1")
     cos: bool = _setting("anneal the learning rate to zero along a cosine")

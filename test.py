@@ -2,7 +2,7 @@
 
     python test.py                             all tasks, the snapshots that their checkpoints record
     python test.py --tasks cplfw sop           fill in only these fields
-    python test.py --model_path_index -1       the best snapshot on validation, of checkpoints of your own
+    python test.py --model_path_index -1       the best snapshot on validation; needs your own checkpoints
     python test.py --recipe gp --uncertainty intervals.json
 
 Writes Track2_submitA_<save_name>.json, the test file with its rank fields filled in, in the current folder.
@@ -17,7 +17,7 @@ import cli
 from recipes import PROBABILITY
 
 
-def parse_arguments(argv=None):
+def parse_arguments():
     """Parse the flags."""
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
@@ -26,7 +26,7 @@ def parse_arguments(argv=None):
         "--model_path_index",
         type=int,
         metavar="INDEX",
-        help="snapshot in ascending order of validation tau: -1 the best, 0 the worst kept (default: as recorded)",
+        help="index of a snapshot, sorted by validation tau: -1 is the best, 0 the worst (default: the recorded one)",
     )
     parser.add_argument(
         "--uncertainty",
@@ -35,7 +35,7 @@ def parse_arguments(argv=None):
         help=f"with --recipe gp, write intervals that hold the true rank with probability {PROBABILITY}, as JSON",
     )
     cli.add_largest(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     cli.fill_save_name(args)
     return args
 

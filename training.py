@@ -91,9 +91,9 @@ def split(flat, tensors):
 
 
 def bernoulli_is_uniform(device):
-    """True where bernoulli_(p) consumes random numbers as uniform_() < p does: not on a GPU, nor where MKL draws.
+    """True where bernoulli_(p) draws the same random numbers as uniform_() < p: not on a GPU, and not with MKL.
 
-    The latter draws a whole epoch's dropout at once, in half the time.
+    Where it is true, Trainer draws the dropout masks of a whole epoch by one uniform_(), in half the time.
     """
     generator = torch.Generator(device)
     drawn = torch.empty(1000, device=device).bernoulli_(0.5, generator=generator.manual_seed(0))

@@ -18,7 +18,7 @@ class Result(NamedTuple):
 
     value: object = None
     error: str | None = None
-    traceback: str | None = None  # of an exception that is no mistake of the user's; run_jobs prints it, once
+    traceback: str | None = None  # of an unexpected exception; run_jobs prints each traceback once
 
 
 def cores():

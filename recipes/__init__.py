@@ -11,7 +11,7 @@ RECIPES = {
     "gp": "gp",
     "ridge": "ridge",
 }
-DEFAULT = "reference"
+DEFAULT = "reference"  # also the recipe of checkpoints that name none
 PROBABILITY = 0.8  # with which an interval of --uncertainty holds the true rank
 
 

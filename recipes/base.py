@@ -56,7 +56,10 @@ class Recipe(abc.ABC):
         return content
 
     def snapshot_index(self, path, content, index=None):
-        """Index of the snapshot that scores: `index`, or the recorded one; raises CheckpointError if there is none."""
+        """Checked index of a snapshot, by default the recorded one; None for recipes without snapshots.
+
+        Raises CheckpointError where there is no such snapshot.
+        """
         if index is not None:
             raise CheckpointError(f"{path}: the recipe {self.name} has no snapshots to choose from")
 
@@ -94,7 +97,7 @@ class Recipe(abc.ABC):
             plain = isinstance(data, str) and isinstance(stopped, str | None) and isinstance(found, dict)
             plain = plain and all(isinstance(value, str) for value in found.values())
         if not plain or "name" not in about:
-            raise CheckpointError(f"{path}: not a checkpoint: expected main.py's, or validation taus with state dicts")
+            raise CheckpointError(f"{path}: not a checkpoint: expected a file that main.py wrote")
         found = content.get("recipe", DEFAULT)
         if found != self.name:
             found = found[:40] if isinstance(found, str) else "another program"
@@ -111,7 +114,7 @@ class Recipe(abc.ABC):
         try:
             content = self.convert(read(path), task)
         except FileNotFoundError:
-            command = f"train it: python main.py --recipe {self.name} --tasks {task.name}"
+            command = f"train it on this data: python main.py --recipe {self.name} --tasks {task.name}"
             raise CheckpointError(f"{path}: there is no checkpoint of {task.name}: {command}") from None
         self._check_header(path, content, task)
         self.check(path, content)

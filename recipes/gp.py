@@ -1,7 +1,7 @@
-"""Gaussian process on pairs of choices: ranks better than the reference's method, and knows its uncertainty.
+"""Gaussian process on pairs of choices: ranks better than the reference's method, and predicts rank intervals.
 
-Fitted part of a checkpoint: the fields of gaussian_process.GaussianProcess but for the leave-one-out predictions, and
-"loo_ktau", Kendall's tau of those.
+Fitted part of a checkpoint: the fields of gaussian_process.GaussianProcess except leave_one_out, and "loo_ktau",
+Kendall's tau of the leave-one-out predictions.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Ridge regression of the ranks' normal scores on the one-hot choices: the simplest recipe, a yardstick.
+"""Ridge regression of the ranks' normal scores on the one-hot choices: the simplest recipe, a baseline.
 
 Fitted part of a checkpoint: "weights" (87,) float64, and "loo_ktau", Kendall's tau of the leave-one-out predictions.
 """

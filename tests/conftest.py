@@ -1,5 +1,6 @@
 """Fixtures: small data files in the competition's format, made from sampled architectures."""
 
+import contextlib
 import fcntl
 import gc
 import json
@@ -52,10 +53,10 @@ def make_content(architectures, start=1, seed=0):
 
 @pytest.fixture(autouse=True, scope="session")
 def the_projects_folders_stay():
-    """Fail at the end where a test made a file or a folder in the project's own."""
-    before = [sorted(path for name in ("results", "logs") for path in (ROOT / name).rglob("*"))]
+    """Fail at the end where a test, or somebody meanwhile, made something in the project's own results/ or logs/."""
+    before = {path for name in ("results", "logs") for path in (ROOT / name).rglob("*")}
     yield
-    assert before == [sorted(path for name in ("results", "logs") for path in (ROOT / name).rglob("*"))]
+    assert {path for name in ("results", "logs") for path in (ROOT / name).rglob("*")} == before
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +131,9 @@ class Script:
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(status)
 
     @staticmethod

@@ -313,7 +313,7 @@ def test_every_tool_has_help(script, name):
         (
             "test.py",
             ("--data_path", ".", "--results_path", "nowhere", "--recipe", "gp"),
-            "test.py: nowhere/cplfw_gp.pth: there is no checkpoint of cplfw: train it: python main.py --recipe gp",
+            "test.py: nowhere/cplfw_gp.pth: there is no checkpoint of cplfw: train it on this data: python main.py",
         ),
         ("tools/crossval.py", ("--seed", "-1"), "crossval.py: argument --seed: '-1': expected an integer from 0"),
         ("tools/crossval.py", ("--recipes", "best"), "crossval.py: argument --recipes: invalid choice: 'best'"),
@@ -426,7 +426,7 @@ def test_the_published_run_is_never_written_to(script, data_folder):
 def test_more_is_better_only_of_predictors_of_ones_own(script, data_folder):
     answer = script("tools/search.py", "--data_path", data_folder, "--tasks", "sop", "--largest", root=ROOT)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("search.py: --largest: in the published predictors less is better")
+    assert answer.stderr.startswith("search.py: --largest: in the published predictors smaller is better")
     answer = script("tools/search.py", "--data_path", data_folder, "--tasks", "sop", "--max_params", 10**40)
     assert answer.returncode == 0, answer.stderr
 

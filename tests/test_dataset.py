@@ -70,7 +70,7 @@ def test_a_bad_architecture_is_named_with_its_position(architecture, message):
         check_architecture(architecture, "arch7")
     assert f"arch7: arch {message}".replace("arch arch", "arch") in str(caught.value)
     with pytest.raises(DataError) as caught_in_many:
-        encode([DEEPEST, architecture, DEEPEST], ["arch6", "arch7", "arch8"])
+        dataset.columns([DEEPEST, architecture, DEEPEST], ["arch6", "arch7", "arch8"])
     assert str(caught_in_many.value) == str(caught.value)
 
 
@@ -148,8 +148,8 @@ def test_the_order_of_any_labels_is_used(tmp_path, train_content, labels):
     _, ranks = load_train(write(tmp_path / "train.json", train_content), None, notes.append)
     assert ranks["veri"].tolist() == [sum(other < label for other in labels) for label in labels]
     assert notes == [
-        "veri: not the ranks 0 to 199: only the order of the labels is used; where larger is better, give test.py and "
-        "the tools --largest"
+        "veri: the labels are not the ranks 0 to 199: only their order is used; if larger is better, pass --largest to "
+        "test.py, rank.py, score.py, search.py and traverse.py"
     ]
 
 

@@ -22,7 +22,7 @@ def scores(names):
 def test_it_comes_close_to_the_optimum_of_an_easy_model(budget):
     exact = search.best(MODEL, **budget)
     found, values, *_, scored, left, gap, interrupted = evolution.evolve(scores, 3000, **budget)
-    assert (scored + left, gap, interrupted) == (space.SIZE, np.inf, False)
+    assert (scored + left, gap, interrupted) == (space.NUM_ARCHITECTURES, np.inf, False)
     assert values[0] == pytest.approx(exact.scores[0], abs=0.5 if budget else 1e-9)
     assert values.tolist() == pytest.approx(scores(found).tolist())
     assert (np.diff(values) >= 0).all()

@@ -105,7 +105,7 @@ def test_the_optimum_of_an_additive_model_in_the_whole_space(effects):
         found = search.best(model, 3)
         assert found.scores[0] == pytest.approx(best, abs=1e-12)
         assert scores(model, found.architectures) == pytest.approx(found.scores, abs=1e-12)
-        assert found.bounded + found.scored == space.SIZE
+        assert found.bounded + found.scored == space.NUM_ARCHITECTURES
 
 
 @settings(max_examples=25, deadline=None)

@@ -35,7 +35,7 @@ def test_the_largest_is_vit_b_16():
         [12] * 12,
         [4.0] * 12,
     )
-    assert space.SIZE == 317_297_380_491
+    assert space.NUM_ARCHITECTURES == 317_297_380_491
 
 
 def test_units_of_a_mixed_architecture():

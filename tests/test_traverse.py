@@ -51,13 +51,14 @@ def test_with_a_truth_file_it_prints_the_tau_of_every_snapshot(script, trained, 
     assert not list(tmp_path.glob("Track2_*"))
 
 
-def test_without_one_it_writes_the_submissions(script, trained, tmp_path):
-    answer = script(*TRAVERSE, "--top", 2)
+@pytest.mark.parametrize("flags", [(), ("--largest",)])
+def test_without_one_it_writes_the_submissions(script, trained, tmp_path, flags):
+    answer = script(*TRAVERSE, "--top", 2, *flags)
     assert answer.returncode == 0, answer.stderr
     names = [f"Track2_submitA_traverse_{k}.json" for k in (1, 2)]
     assert answer.stdout.splitlines() == names
     for k, name in enumerate(names, 1):
-        script("test.py", *TRAVERSE[1:], "--model_path_index", -k)
+        script("test.py", *TRAVERSE[1:], "--model_path_index", -k, *flags)
         assert (tmp_path / name).read_bytes() == (tmp_path / "Track2_submitA_test_final.json").read_bytes()
 
 

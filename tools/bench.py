@@ -232,7 +232,7 @@ def main():
     parser = cli.Parser(description=__doc__)
     parts = [*PARTS, "scale"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART", help=", ".join(parts))
-    parser.add_argument("--largest", type=float, default=1e7, help="end of the scale curve (default: 1e7)")
+    parser.add_argument("--scale_to", type=float, default=1e7, help="most architectures in `scale` (default: 1e7)")
     parser.add_argument("--scale_step", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.scale_step:
@@ -243,7 +243,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # it is gone at the end, and with it the current folder
         for part in args.parts:
-            PARTS.get(part, lambda: bench_scale(args.largest))()
+            PARTS.get(part, lambda: bench_scale(args.scale_to))()
 
 
 if __name__ == "__main__":

@@ -99,19 +99,19 @@ def table(tasks, taus):
     return "\n".join(lines)
 
 
-def parse_arguments(argv=None):
+def parse_arguments():
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
     parser.add_argument(
         "--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE", help="only these"
     )
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the first permutation (default: 0)")
-    parser.add_argument("--repeats", type=cli.positive, default=1, help="permutations, seeds in a row (default: 1)")
+    parser.add_argument("--repeats", type=cli.positive, default=1, help="permutations, consecutive seeds (default: 1)")
     parser.add_argument("--jobs", type=cli.positive, help="processes (default: the number of cores)")
     parser.add_argument(
         "--json", type=cli.output_file, metavar="FILE", help="write every tau: {recipe: [seed][fold][task]}"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     if args.seed + args.repeats > 2**32:
         parser.error("--repeats: the last seed is above 2**32 - 1")
     return args

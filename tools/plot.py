@@ -102,7 +102,7 @@ def panels(xlabel, ylabel, tasks=TASKS, **kwargs):
 
 
 def draw_taus(logs, checkpoints, reference):
-    """Kendall's tau by epoch on both parts, the reference's behind, the best and the chosen snapshot marked."""
+    """Kendall's tau by epoch on both splits, the reference's in grey; marks at the best and the used snapshot."""
     figure, axes = panels("epoch", "Kendall's tau", sharex=True)
     for task, panel in zip(TASKS, axes, strict=True):
         content = checkpoints[task.name]
@@ -152,9 +152,9 @@ def draw_ranks(architectures, true, checkpoints):
 
 
 def draw_pareto(architectures, true, checkpoints):
-    """Share of the space that the best of every size beat by prediction; behind, the measured architectures' true ones.
+    """Pareto front of parameters and predicted share of the space that is beaten, on four tasks.
 
-    true: {task name: (n,) ranks}.
+    In grey the measured architectures: the share of each other that they truly beat. true: {task name: (n,) ranks}.
     """
     tasks = [task for task in TASKS if task.name in ("market1501", "msmt17", "veri", "sop")]
     labels = "million parameters", "% of architectures that it beats"
@@ -186,7 +186,7 @@ def save(figure, path):
 def main():
     parser = cli.Parser(description=__doc__)
     data = project_folder("data")
-    parser.add_argument("--data_path", default=data, metavar="FOLDER", help=f"of the training file (default: {data})")
+    parser.add_argument("--data_path", default=data, metavar="FOLDER", help=f"training file's folder (default: {data})")
     args = parser.parse_args()
     choose_folders(args)
     recipe, logs = recipes.get(recipes.DEFAULT), project_folder("logs", PUBLISHED)
@@ -202,8 +202,8 @@ def main():
         left = "rank.png and pareto.png are left as they are"
         print(f"{path}: not what results/published was trained on: {left}", file=sys.stderr)
     else:
-        figures["rank"] = draw_ranks(*load_train(path), checkpoints)
-        figures["pareto"] = draw_pareto(*load_train(path), checkpoints)
+        measured = load_train(path)
+        figures["rank"], figures["pareto"] = draw_ranks(*measured, checkpoints), draw_pareto(*measured, checkpoints)
     for name, figure in figures.items():
         save(figure, project_folder("logs", f"{name}.png"))
     print(table(checkpoints, reference))

@@ -1,4 +1,4 @@
-"""Publish the run in results/ and logs/train_final/: make it small, and the same wherever it was made.
+"""Publish the run in results/ and logs/train_final/: a small copy that does not depend on the machine.
 
     python main.py
     python tools/publish.py

@@ -37,7 +37,7 @@ def read(arguments):
         arguments = sys.stdin.buffer.read().decode(errors="replace").splitlines()
         keys = [f"standard input: line {i}" for i in range(1, len(arguments) + 1)]
         if not arguments:
-            raise InputError("standard input: is empty: expected an architecture string a line")
+            raise InputError("standard input: is empty: expected one architecture string per line")
     else:
         keys = [f"architecture {i}" for i in range(1, len(arguments) + 1)]
     columns(arguments, keys)
@@ -57,7 +57,7 @@ def intervals(recipe, loaded, scores, largest):
 
 def main():
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("architectures", nargs="+", metavar="ARCH", help="a string of 37 characters; - reads them")
+    parser.add_argument("architectures", nargs="+", metavar="ARCH", help="37 characters each; - reads standard input")
     cli.add_predictors(parser)
     cli.add_recipe(parser)
     cli.add_largest(parser)

@@ -4,7 +4,7 @@
     python tools/score.py SUBMISSION TRUTH --top 50 --tasks sop veri --json
     python tools/score.py SUBMISSION TRUTH --uncertainty intervals.json
 
-"in top K": how many of the truly best K (the smallest ranks) are among the predicted best K. "true rank of the best":
+"in top K": how many of the truly best K are among the predicted best K. "true rank of the best":
 the true rank, 0 the best, of the architecture predicted to be the best. "coverage": the share of true ranks that lie in
 the intervals that test.py --uncertainty wrote.
 """

@@ -35,7 +35,7 @@ from files import InputError, say, write_file
 from folders import check_output
 from predictors import SAMPLED, load_predictors, shares_beaten
 from scoring import Model, score
-from space import SIZE, check_budgets, choices, layers_text, measure
+from space import NUM_ARCHITECTURES, check_budgets, choices, layers_text, measure
 
 STANDARDISED = 10_000  # sampled architectures that give a task's mean and standard deviation
 
@@ -103,7 +103,7 @@ def account(found, seconds):
         proven = "interrupted, nothing is proven"
     else:
         proven = f"interrupted: no architecture's score beats the first by more than {found.gap:.4f}"
-    return f"of {SIZE:,} architectures {', '.join(parts)}, in {seconds:.1f} seconds\n{proven}"
+    return f"of {NUM_ARCHITECTURES:,} architectures {', '.join(parts)}, in {seconds:.1f} seconds\n{proven}"
 
 
 def parse_arguments():

@@ -79,15 +79,15 @@ def fit_file(path):
     return {"about": ABOUT, "data": sha256(path), "tasks": tasks, "sha256": made}
 
 
-def parse_arguments(argv=None):
+def parse_arguments():
     parser = cli.Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fitting = commands.add_parser("fit", help="fit the effects to the competition's training file")
-    fitting.add_argument("--data_path", required=True, metavar="FOLDER", help="of the competition's training file")
+    fitting.add_argument("--data_path", required=True, metavar="FOLDER", help="the training file's folder")
     generating = commands.add_parser("generate", help="make the surrogate's files")
     folder = project_folder("data", SURROGATE)
-    generating.add_argument("--output", default=folder, metavar="FOLDER", help=f"where to (default: {folder})")
-    return parser.parse_args(argv)
+    generating.add_argument("--output", default=folder, metavar="FOLDER", help=f"output folder (default: {folder})")
+    return parser.parse_args()
 
 
 def main():

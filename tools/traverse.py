@@ -51,6 +51,7 @@ def main():
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
     parser.add_argument("--top", type=cli.positive, default=10, metavar="K", help="snapshots a task (default: 10)")
+    cli.add_largest(parser)
     parser.add_argument("--truth", metavar="FILE", help="the test file with the true ranks")
     parser.add_argument(
         "--save_name", type=cli.file_name, default="traverse", help="name of the submissions (default: traverse)"
@@ -77,7 +78,7 @@ def main():
             test.append([kendalltau(row, truth[task.name]).statistic for task, row in taus])
             validation.append([content["snapshots"][index]["ktau"] for content, index in pairs])
         else:
-            write_submission(path, content, args.tasks, scores)
+            write_submission(path, content, args.tasks, -scores if args.largest else scores)
             say(path)
     if given:
         print(table(args.tasks, np.array(validation), np.array(test)))
