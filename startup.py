@@ -62,7 +62,7 @@ def _uncaught(kind, error, traceback):
         python = os.path.join(environment, "bin", "python")
         if os.path.exists(python) and os.path.realpath(sys.prefix) != environment:
             os.execv(python, [python, *sys.argv])
-        end(f"{error}: bash train.sh installs what is needed", 2)
+        end(f"{error}: bash train.sh installs what training needs; requirements-dev.txt lists the rest", 2)
     if isinstance(error, ImportError | OSError | MemoryError):
         end(" ".join((str(error) or kind.__name__).split())[:1000], 2)
     sys.__excepthook__(kind, error, traceback)

@@ -106,15 +106,16 @@ def draw_taus(logs, checkpoints, reference):
     figure, axes = panels("epoch", "Kendall's tau", sharex=True)
     for task, panel in zip(TASKS, axes, strict=True):
         content = checkpoints[task.name]
-        panel.plot(*read_curve(logs, task, "train", "ktau"), color=TRAIN, lw=0.8, label="training")
+        panel.plot(*read_curve(logs, task, "train", "ktau"), color=TRAIN, lw=0.8, zorder=2.5, label="training")
         behind = zip(*reference_curve(Task(**content["task"]), reference[task.name]), strict=True)
         panel.plot(*behind, color=REFERENCE, lw=3, label="validation, the reference on a CPU")
         epochs, taus = read_curve(logs, task, "validate", "ktau")
         panel.plot(epochs, taus, color=VALIDATION, lw=0.8, label="validation")
         ktau, epoch = best_validation(zip(epochs, taus, strict=True))
-        panel.plot(epoch, ktau, "k^", ms=5, label="best on validation")
+        panel.plot(epoch, ktau, "k^", ms=5, zorder=3, label="best on validation")
         chosen = snapshot_of(content)
-        panel.plot(chosen["epoch"], chosen["ktau"], "o", mfc="none", mec="black", mew=1.5, ms=9, label="snapshot used")
+        ring = {"mfc": "none", "mec": "black", "mew": 1.5, "ms": 9, "zorder": 3}
+        panel.plot(chosen["epoch"], chosen["ktau"], "o", **ring, label="snapshot used")
         panel.set_xlim(0, task.num_epochs)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     return figure

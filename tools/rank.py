@@ -4,7 +4,8 @@
     python tools/rank.py - --recipe gp --json < strings.txt        one string a line; with 80 % intervals
 
 The space is 100,000 sampled architectures: depth uniform, then each choice uniform. A layer is written as heads/MLP
-ratio. An interval holds the true share with probability 0.8.
+ratio. The percentage compares predictions. The interval holds the true share with probability 0.8, and need not contain
+the percentage.
 """
 
 import os

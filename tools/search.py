@@ -4,7 +4,7 @@
     python tools/search.py --tasks sop veri --max_params 70000000 --json best.json
     python tools/search.py --tasks veri --pareto           the best for every number of parameters, in a minute
 
-The lower the score, the better the predicted rank. With several tasks the score is the mean of their standardised
+Lower scores are better, with --largest higher ones. With several tasks the score is the mean of their standardised
 scores: less their mean, divided by their standard deviation, over the same 10,000 sampled architectures. A layer is
 written as heads/MLP ratio. Ctrl-C prints the best found so far, and by how much others may be better.
 """
