@@ -97,7 +97,7 @@ def test_within_a_small_budget_it_lists_all_architectures_by_their_scores(search
     )
     assert not status
     assert content["tasks"] == tasks
-    assert content["recipe"] == "reference"
+    assert (content["recipe"], content["largest"], content["proven"]) == ("reference", largest, True)
     found = content["architectures"]
     assert [row["arch"] for row in found] == [architectures[i] for i in order]
     assert [row["score"] for row in found] == pytest.approx(scores[order], abs=1e-5 if len(tasks) > 1 else 1e-9)
@@ -163,7 +163,9 @@ def test_a_recipe_that_is_no_scoring_model_is_searched_by_evolution(script, own,
     answer = script(*own(FUNCTION), "--json", "best.json", root=project)
     assert answer.returncode == 0, answer.stderr
     assert "nothing is proven: this recipe's model is not a scoring.Model" in answer.stdout
-    found = json.loads((tmp_path / "best.json").read_text())["architectures"]
+    content = json.loads((tmp_path / "best.json").read_text())
+    assert content["proven"] is False
+    found = content["architectures"]
     encodings = dataset.encode([row["arch"] for row in found]).flatten(1)
     scores = (encodings @ torch.linspace(-1, 1, 370).sin()).tolist()
     assert [row["score"] for row in found] == pytest.approx(scores, abs=1e-5)

@@ -173,7 +173,8 @@ def main():
             say(f"{args.json}: not written")
         return 130
     if args.json:
-        content = {"tasks": [task.name for task in args.tasks], "recipe": args.recipe, "architectures": best}
+        content = {"tasks": [task.name for task in args.tasks], "recipe": args.recipe}
+        content |= {"largest": args.largest, "proven": bounded, "architectures": best}
         write_file(args.json, json.dumps(content | ({"pareto": pareto} if args.pareto else {}), indent=1).encode())
 
 
