@@ -34,6 +34,7 @@ score on the list within that margin goes on only if it can have the smaller str
 
 import contextlib
 import copy
+import itertools
 import math
 import signal
 import threading
@@ -268,14 +269,18 @@ class _Search:
         self.total = sum(depth.completions[0] for depth in self.depths)
         self.bounded = self.over_budget = self.scored = 0
         # Of each depth (prefixes, their bounds, ascending), the longest prefixes last.
-        self.stacks = [[(np.empty((1, 0), np.int64), np.array([-math.inf]))] for _ in self.depths]
+        start = np.empty((1, 0), np.int64)
+        self.stacks = [[(start, depth.bound(start))] for depth in self.depths]
 
     def run(self, record, interrupted, progress=None):
         """Fill the record. After an interruption the stacks hold the prefixes that were not examined."""
         # First dive: in every depth, extend the best few of each layer down to a first list to beat. Then all the rest.
-        for step, diving in ((DIVE, True), (self.block, False)):
+        for size, diving in ((DIVE, True), (self.block, False)):
             for depth, stack in zip(self.depths, self.stacks, strict=True):
-                while stack and not interrupted() and not (self._step(depth, stack, step, record) and diving):
+                for _ in range(depth.depth) if diving else itertools.count():
+                    if not stack or interrupted():
+                        break
+                    self._step(depth, stack, size, record)
                     if progress:
                         best = self.sign * self.tick * record.ticks[0] if len(record.ticks) else math.nan
                         progress((self.total - self.left()) / self.total, best, self.sign * self.least())
@@ -288,21 +293,19 @@ class _Search:
         """Least bound of the prefixes on the stacks."""
         return min((bounds[0] for stack in self.stacks for _, bounds in stack), default=math.inf)
 
-    def _step(self, depth, stack, step, record):
-        """Extend the first `step` prefixes on the stack; return True when they are complete."""
+    def _step(self, depth, stack, size, record):
+        """Extend the first `size` prefixes on the stack by a layer; complete ones are scored and go into the record."""
         prefixes, bounds = stack.pop()
-        if len(prefixes) > step:
-            stack.append((prefixes[step:], bounds[step:]))
-        prefixes, _ = self._promising(depth, prefixes[:step], bounds[:step], record)
+        if len(prefixes) > size:
+            stack.append((prefixes[size:], bounds[size:]))
+        prefixes, _ = self._promising(depth, prefixes[:size], bounds[:size], record)
         children, bounds = self._promising(depth, *self._extend(depth, prefixes), record)
-        complete = children.shape[1] == depth.depth
-        if complete:
+        if children.shape[1] == depth.depth:
             self.scored += len(children)
             record.add(np.round(bounds / self.tick), depth.codes(children), depth.size(PARAMETERS, children))
         elif len(children):
             order = bounds.argsort(kind="stable")
             stack.append((children[order], bounds[order]))
-        return complete and len(children) > 0
 
     def _extend(self, depth, prefixes):
         """Add a layer to the prefixes: those within the budgets, and their bounds."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import search
 import space
-from dataset import FEATURES, encode
+from dataset import FEATURES, encode, sample_architectures
 from network import Predictor
 from scoring import Model
 
@@ -171,6 +171,23 @@ def test_an_interrupted_search_says_how_far_it_may_be_off(brute_force, monkeypat
     assert found.gap == np.inf if limit == 0 else 0 < found.gap < np.inf
     if limit:
         assert found.scores[0] - found.gap <= scores(MODELS["mixed"], architectures).min() + 1e-9
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])  # with 0 and 4 one depth's best are above the bounds of another's prefixes
+def test_a_hard_search_has_a_bound_from_the_start(seed):
+    torch.manual_seed(seed)
+    networks = [Predictor().state_dict() for _ in range(20)]
+    model, steps = Model(torch.zeros(87, 87).double(), networks, [1.0] * 20), itertools.count()
+
+    def progress(share, found, left):
+        if next(steps) == 40:
+            signal.raise_signal(signal.SIGINT)
+
+    found = search.best(model, progress=progress)
+    assert found.interrupted
+    assert 0 < found.gap < 10
+    sampled = scores(model, sample_architectures(10_000, seed=1))
+    assert found.scores[0] - found.gap < sampled.min()
 
 
 def test_ctrl_c_before_the_first_step_or_in_a_front_is_no_error(brute_force):
