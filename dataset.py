@@ -84,9 +84,9 @@ def columns(architectures, keys=None):
 def encode(architectures):
     """One-hot encode architecture strings.
 
-    architectures: n strings. Returns (n, 37, 10) float32: row 0 holds the depth in
-    columns 0-2; each layer has a row for its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent
-    layers are zero. Raises DataError for a string outside the search space.
+    architectures: n strings. Returns (n, 37, 10) float32: row 0 holds the depth in columns 0-2; each layer has a row
+    for its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent layers are zero. Raises DataError for
+    a string outside the search space.
     """
     return torch.from_numpy(ONE_HOT.take(columns(architectures), axis=0, mode="wrap"))
 

@@ -18,11 +18,12 @@ SAMPLED = 100_000  # architectures that stand for the search space
 
 
 class Loaded(NamedTuple):
-    """Checkpoint of one task."""
+    """Checkpoint and model of one task."""
 
     path: Path
     content: dict
     index: int | None  # the snapshot that scores
+    model: object  # as Recipe.model
 
 
 def load_models(tasks, recipe=recipes.DEFAULT, folder=None):
@@ -66,10 +67,11 @@ def load_predictors(args, index=None):
             stand_ins.append(task.name)
         elif other:
             others.append(task.name)
-        loaded.append(Loaded(path, content, recipe.snapshot_index(path, content, index)))
+        chosen = recipe.snapshot_index(path, content, index)
+        loaded.append(Loaded(path, content, chosen, recipe.model(content, chosen)))
     if stand_ins:
         say(f"not trained on {train_file}: {', '.join(stand_ins)}; using the published checkpoints in {published}")
-        if getattr(args, "largest", False):
+        if args.largest:
             raise InputError("--largest: in the published predictors smaller is better: train on your own labels first")
     if others:
         say(f"not trained on {train_file}: {', '.join(others)}; used all the same")

@@ -19,16 +19,16 @@ def rank_test_file(args):
     if args.uncertainty and recipes.get(args.recipe).rank_interval is None:
         raise InputError(f"--uncertainty: the recipe {args.recipe} has no rank intervals: use --recipe gp")
     recipe, loaded = load_predictors(args, args.model_path_index)
-    for task, (_, content, index) in zip(args.tasks, loaded, strict=True):
-        say(f"{task.name:<10}  {recipe.describe(content, index)}")
+    for task, each in zip(args.tasks, loaded, strict=True):
+        say(f"{task.name:<10}  {recipe.describe(each.content, each.index)}")
     test_file, path = Path(args.data_path, TEST_FILE), submission_path(args.save_name)
     inputs = [*surrogate.input_files(args.data_path), *(each.path for each in loaded)]
     check_output(path, inputs)
     if args.uncertainty:
         check_output(args.uncertainty, [*inputs, path])
     architectures, content = load_entries(test_file)
-    scores = score([recipe.model(content, index) for _, content, index in loaded], architectures, args.device)
-    write_submission(path, content, args.tasks, -scores if args.largest else scores)
+    scores = score([each.model for each in loaded], architectures, args.device)
+    write_submission(path, content, args.tasks, scores, args.largest)
     say(f"{path}: {len(architectures)} architectures ranked for {count(len(args.tasks), 'task')}")
     if args.uncertainty:
         contents = [each.content for each in loaded]
@@ -41,17 +41,18 @@ def submission_path(name):
     return f"Track2_submitA_{name}.json"
 
 
-def write_submission(path, content, tasks, scores):
+def write_submission(path, content, tasks, scores, largest=False):
     """Write a submission: the test file's content with the rank fields of k tasks filled in, in place.
 
-    scores: (k, n), a row a task. Raises InputError where a score is not finite, OSError.
+    scores: (k, n), a row a task; largest: the largest score has rank 0. Raises InputError where a score is not finite,
+    OSError.
     """
     for task, row in zip(tasks, scores, strict=True):
         if not row.isfinite().all():
             raise InputError(
                 f"{task.name}: {(~row.isfinite()).sum()} of {len(row)} scores are not finite: train it again"
             )
-        for entry, rank in zip(content.values(), ranks(row).tolist(), strict=True):
+        for entry, rank in zip(content.values(), ranks(-row if largest else row).tolist(), strict=True):
             entry[task.rank_key] = rank
     write_file(path, json.dumps(content).encode())
 

@@ -67,7 +67,7 @@ def main():
     architectures = read(args.architectures)
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         recipe, loaded = load_predictors(args)
-    models = [recipe.model(each.content, each.index) for each in loaded]
+    models = [each.model for each in loaded]
     scores, shares = shares_beaten(models, architectures, args.device, args.largest)
     ends = intervals(recipe, loaded, scores, args.largest) if recipe.rank_interval else None
     measured, chosen, answers = measure(architectures), choices(architectures), []

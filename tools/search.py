@@ -122,10 +122,10 @@ def parse_arguments():
 def main():
     args = parse_arguments()
     check_budgets(args.max_params, args.max_macs)
-    recipe, loaded = load_predictors(args)
+    _, loaded = load_predictors(args)
     if args.json:
         check_output(args.json, [*surrogate.input_files(args.data_path), *(each.path for each in loaded)])
-    models = [recipe.model(each.content, each.index) for each in loaded]
+    models = [each.model for each in loaded]
     bounded = all(isinstance(model, Model) for model in models)
     if args.pareto and not bounded:
         raise InputError(f"--pareto: no bound is known for the recipe {args.recipe}: its model is not a scoring.Model")

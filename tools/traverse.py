@@ -78,7 +78,7 @@ def main():
             test.append([kendalltau(row, truth[task.name]).statistic for task, row in taus])
             validation.append([content["snapshots"][index]["ktau"] for content, index in pairs])
         else:
-            write_submission(path, content, args.tasks, -scores if args.largest else scores)
+            write_submission(path, content, args.tasks, scores, args.largest)
             say(path)
     if given:
         print(table(args.tasks, np.array(validation), np.array(test)))
