@@ -10,13 +10,14 @@ import pytest
 import torch
 from conftest import OLD_TORCH, REAL_DATA, ROOT
 from PIL import Image
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dataset
 import training
 from files import sha256
 from network import Predictor
+from space import measure
 from tasks import TASKS, Task, find_task
 from tools import plot, publish
 
@@ -152,6 +153,31 @@ def test_the_curves_are_drawn_with_their_snapshots(contents, reference):
     figure = plot.draw_losses(LOGS)
     for task, panel in zip(TASKS, figure.axes, strict=True):
         assert panel.lines[1].get_ydata() == pytest.approx(contents[task.name]["train_loss"])
+
+
+def test_size_and_rank_are_correlated_by_their_order_alone():
+    architectures = dataset.sample_architectures(200, seed=3)
+    ranks = {task.name: np.random.RandomState(i).permutation(200) for i, task in enumerate(TASKS)}
+    size = rankdata(measure(architectures).parameters)
+    printed = dict(re.findall(r"(\w+) (-?\d\.\d\d)\b", plot.size_correlations(architectures, ranks)))
+    assert {name: float(value) for name, value in printed.items()} == {
+        name: pytest.approx(np.corrcoef(size, row)[0, 1], abs=0.0051) for name, row in ranks.items()
+    }
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="needs the competition's training file in ../shared/data")
+def test_the_readme_and_the_notebook_have_the_correlations_that_are_printed():
+    cells = json.loads((ROOT / "train.ipynb").read_text())["cells"]
+    texts = (
+        plot.size_correlations(*dataset.load_train(REAL_DATA)),
+        "".join(line for cell in cells for line in cell["source"]),
+        (ROOT / "README.md").read_text(),
+    )
+    names = "|".join(task.name for task in TASKS)
+    printed, notebook, readme = (set(re.findall(rf"({names})\s(-0\.\d\d)", text)) for text in texts)
+    assert len(printed) == len(TASKS)
+    assert notebook == printed
+    assert readme == {("veri", "-0.39"), ("cplfw", "-0.02")} & printed
 
 
 def test_ranks_are_drawn_on_the_validation_part_alone(contents):

@@ -1,7 +1,8 @@
 """Draw the published run, and print its results beside the reference's as a Markdown table.
 
     python tools/plot.py                        logs/tau.png, logs/loss.png, logs/rank.png, and the table
-    python tools/plot.py --data_path FOLDER     where the training file is: rank.png and, in minutes, pareto.png too
+    python tools/plot.py --data_path FOLDER     where the training file is: rank.png and, in minutes, pareto.png too;
+                                                prints the correlation of size and rank
 
 Needs requirements-dev.txt. The run is that of results/published/ and logs/published/; tools/reference.json has the
 reference's figures.
@@ -30,6 +31,7 @@ matplotlib.use("agg")
 
 from matplotlib import pyplot
 from PIL import Image
+from scipy.stats import spearmanr
 
 import cli
 import recipes
@@ -176,6 +178,13 @@ def draw_pareto(architectures, true, checkpoints):
     return figure
 
 
+def size_correlations(architectures, true):
+    """Spearman's correlation of parameters and rank on each task, as text. true: {task name: (n,) ranks}."""
+    parameters = measure(architectures).parameters
+    figures = (f"{name} {spearmanr(parameters, ranks).statistic:.2f}" for name, ranks in true.items())
+    return f"Spearman's correlation of parameters and rank: {', '.join(figures)}"
+
+
 def save(figure, path):
     """Write a PNG of 64 colours, a third of the size of one with all colours."""
     buffer, small = io.BytesIO(), io.BytesIO()
@@ -204,6 +213,7 @@ def main():
         print(f"{path}: not what results/published was trained on: {left}", file=sys.stderr)
     else:
         measured = load_train(path)
+        print(size_correlations(*measured))
         figures["rank"], figures["pareto"] = draw_ranks(*measured, checkpoints), draw_pareto(*measured, checkpoints)
     for name, figure in figures.items():
         save(figure, project_folder("logs", f"{name}.png"))
