@@ -1,15 +1,14 @@
-"""Flags and error messages shared by the scripts. Does not import torch, so that `--help` is instant."""
+"""Flags and one-line errors of the commands. Does not import torch, so that `--help` is instant."""
 
 import argparse
 import gc
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
 
-import startup
-from files import InputError, describe
-from folders import SURROGATE, project_folder
+from common.files import InputError, describe, log, printable
 from recipes import DEFAULT, RECIPES
 from tasks import TASKS, find_task
 
@@ -21,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {describe(InputError(message))} (see --help)\n")
+        self.exit(2, f"{self.prog}: {printable(message)} (see --help)\n")
 
 
 def _checked(convert, valid, expected):
@@ -40,98 +39,70 @@ def _checked(convert, valid, expected):
 positive = _checked(int, lambda n: n > 0, "an integer above 0")
 top = _checked(int, lambda n: 0 < n <= 1000, "an integer from 1 to 1,000")
 seed = _checked(int, lambda n: 0 <= n < 2**32, "an integer from 0 to 2**32 - 1")
+folder = _checked(str, bool, "a folder's name")
 output_file = _checked(Path, lambda path: path.name not in ("", ".."), "a file's name")
 file_name = _checked(
     str,
     lambda s: s not in ("", ".", "..") and not set(s) & set("/\\\0"),
     "a name without a path, such as 'train_final'",
 )
+task_name = _checked(lambda text: find_task(text).name, bool, "a task's name, such as sop")
 
 
-def _task(text):
-    try:
-        return find_task(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-class _TasksAction(argparse.Action):
-    """Store the tasks in the order of tasks.TASKS, without duplicates."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, tuple(task for task in TASKS if task in values))
-
-
-def add_output(parser, flag, name, help):
-    """Add a flag for a folder, which choose_folders fills in where it is not given."""
-    default = f"{project_folder(name)}; on the surrogate benchmark {project_folder(name, SURROGATE)}"
-    parser.add_argument(flag, metavar="FOLDER", help=f"{help} (default: {default})")
+def add_tasks(parser, default):
+    """Add --tasks; `default` describes in the help which tasks are used without the flag."""
+    names = ", ".join(task.name for task in TASKS)
+    help = f"only these, such as {names} (default: {default})"
+    parser.add_argument("--tasks", nargs="+", action="extend", type=task_name, metavar="TASK", help=help)
 
 
 def add_data(parser):
     """Add the flags for the data and its tasks."""
     add_tasks(parser, "all that the training file labels")
-    default = f"{project_folder('data')}, or the surrogate benchmark if they are not there"
-    parser.add_argument("--data_path", metavar="FOLDER", help=f"folder of the competition's files (default: {default})")
+    default = "data, or data/surrogate if the competition's files are not there"
+    parser.add_argument("--data_path", type=folder, metavar="FOLDER", help=f"folder of the files (default: {default})")
 
 
-def add_tasks(parser, default):
-    """Add --tasks; `default` describes in the help which tasks are used without the flag."""
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        type=_task,
-        action=_TasksAction,
-        metavar="TASK",
-        help=f"only these of {', '.join(task.name for task in TASKS)} (default: {default})",
-    )
+def add_output(parser, flag, name, help):
+    """Add a flag for a folder of outputs."""
+    default = f"{name}, or {name}/NAME with --data_path NAME"
+    parser.add_argument(flag, type=folder, metavar="FOLDER", help=f"{help} (default: {default})")
 
 
-def add_recipe(parser, save_name=None):
-    """Add --recipe and, given a `save_name`, --save_name with the default <save_name>_<the recipe's suffix>."""
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default=DEFAULT,
-        help="method of training and scoring (see recipes/); gp ranks best (default: %(default)s)",
-    )
-    if save_name:
-        default = f"{save_name}_final; {save_name}_RECIPE with another recipe"
-        parser.add_argument("--save_name", type=file_name, help=f"name of the output (default: {default})")
-        parser.set_defaults(save_prefix=save_name)
+def add_recipe(parser):
+    """Add the flag for the recipe."""
+    help = "method of training and scoring (see recipes/); gp ranks best (default: %(default)s)"
+    parser.add_argument("--recipe", choices=RECIPES, default=DEFAULT, help=help)
 
 
 def add_predictors(parser):
-    """Add the flags for trained predictors: data, tasks, checkpoints and device."""
+    """Add the flags for trained predictors: data, tasks, recipe, checkpoints and device."""
     add_data(parser)
     add_output(parser, "--results_path", "results", "folder of the checkpoints")
+    add_recipe(parser)
+    add_device(parser)
+
+
+def add_device(parser):
+    """Add the flag for the device."""
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
-
-
-def add_largest(parser):
-    """Add --largest, for labels where larger is better."""
-    parser.add_argument("--largest", action="store_true", help="larger labels are better, as with accuracies")
-
-
-def fill_save_name(args):
-    """Fill in the name of the output where it is not given."""
-    args.save_name = args.save_name or f"{args.save_prefix}_{RECIPES[args.recipe]}"
 
 
 def run(main):
     """Call `main()` and exit with the status it returns; a user's mistake is one line and status 2."""
     name = Path(sys.argv[0]).name
-    gc.disable()  # collecting torch's modules, now and at the exit, takes half a second and finds nothing
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a path that the terminal's encoding lacks
+    handler = logging.StreamHandler(sys.stdout)
+    handler.format = lambda record: printable(record.getMessage())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         try:
             status = main()
         finally:
             sys.stdout.flush()  # here, where a failure can be reported
-    except MemoryError as error:
-        startup.end(describe(error), 2)  # Python's own exit may need memory, too
-    except ModuleNotFoundError:
-        raise  # startup looks for the Python that has the module
-    except (InputError, OSError, ImportError) as error:
+    except (InputError, OSError, MemoryError) as error:
         if isinstance(error, OSError):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the exit would try the failed write again
         print(f"{name}: {describe(error)}", file=sys.stderr)
@@ -140,5 +111,10 @@ def run(main):
         print(f"{name}: interrupted", file=sys.stderr)
         status = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: let Python exit
-    gc.freeze()
+    gc.freeze()  # collecting torch's modules at the exit takes half a second and finds nothing
     sys.exit(status)
+
+
+def messages_to_stderr():
+    """Keep standard output for a command's answer."""
+    log.handlers[0].setStream(sys.stderr)

@@ -4,64 +4,129 @@
     python main.py --tasks cplfw sop            only these
     python main.py --num_epochs 100 --lr 5e-4   a flag replaces every task's setting
     python main.py --recipe gp                  a Gaussian process for each task, which ranks better
+    python main.py --data_path data/own         on your own measurements
 
-Writes results/<task>_final.pth, or <task>_<recipe>.pth, and the curves for TensorBoard in logs/<save_name>/; trained on
-the surrogate benchmark, it writes to results/surrogate/ and logs/surrogate/<save_name>/.
+Writes results/<task>_final.pth, or <task>_<recipe>.pth, and the curves for TensorBoard in logs/<save_name>/; with
+--data_path NAME, in results/NAME/ and logs/NAME/<save_name>/.
 """
-
-import startup
-
-if __name__ == "__main__":
-    startup.prepare()
 
 import argparse
 import dataclasses
-import shlex
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there with PYTHONSAFEPATH
 
 import cli
-from recipes import DEFAULT
-from tasks import TASKS, SettingError, Task
+from common.files import InputError, log
+from common.progress import Progress
+from recipes import RECIPES
+from tasks import TASKS, Task
 
 
-def parse_arguments(argv=None):
-    """Parse the flags; `settings` holds the given ones of tasks.Task, {name: value}."""
+def parse_arguments():
+    """Parse the flags: (namespace, {name: value} of the given settings of tasks.Task)."""
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
     cli.add_output(parser, "--log_path", "logs", "folder of the TensorBoard files")
-    cli.add_recipe(parser, "train")
+    help = "name of the run in the logs (default: train_final; train_RECIPE with another recipe)"
+    parser.add_argument("--save_name", type=cli.file_name, help=help)
     parser.add_argument("--jobs", type=cli.positive, help="tasks trained side by side (default: the number of cores)")
-    parser.add_argument(
-        "--log_interval", type=cli.positive, default=50, help="epochs between two lines, in a log (default: 50)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="skip tasks already trained on this data with these settings and versions"
-    )
+    help = "epochs between two lines, where the output is not a terminal (default: 50)"
+    parser.add_argument("--log_interval", type=cli.positive, default=50, help=help)
+    help = "skip tasks already trained on this data with these settings and versions"
+    parser.add_argument("--resume", action="store_true", help=help)
     group = parser.add_argument_group("settings, by default each task's own")
     fields = [field for field in dataclasses.fields(Task) if field.name not in ("name", "snapshot")]
     for field in fields:
         how = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
         group.add_argument(f"--{field.name}", help=field.metadata["help"], **how)
-    args = parser.parse_args(argv)
-    cli.fill_save_name(args)
-    args.settings = {field.name: getattr(args, field.name) for field in fields}
-    args.settings = {name: value for name, value in args.settings.items() if value is not None}
+    args = parser.parse_args()
+    given = {field.name: getattr(args, field.name) for field in fields}
+    settings = {name: value for name, value in given.items() if value is not None}
     try:
-        dataclasses.replace(TASKS[0], **args.settings)
-    except SettingError as error:
+        dataclasses.replace(TASKS[0], **settings)
+    except InputError as error:
         parser.error(f"--{error}")
-    repeated = {"recipe": DEFAULT, "data_path": None, "results_path": None}
-    given = {name: getattr(args, name) for name, default in repeated.items() if getattr(args, name) != default}
-    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
-    flags += ["--tasks", *(task.name for task in args.tasks)] if args.tasks else []
-    args.scoring_flags = " ".join(["", *map(shlex.quote, flags)])
-    return args
+    return args, settings
+
+
+def table(trained):
+    """A line for each task of {name: TrainedTask}, and the means of the columns that hold floats, as text."""
+    rows = {name: task.summary | {"seconds": task.seconds} for name, task in trained.items()}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    floats = [c for c in columns[:-1] if all(isinstance(row[c], float) for row in rows.values())]
+    if floats:
+        rows["mean"] = {c: sum(row[c] for row in rows.values()) / len(rows) for c in floats}
+    lines = ["  ".join([f"{'task':<10}", *(f"{column:>9}" for column in columns)])]
+    for name, row in rows.items():
+        cells = [f"{name:<10}"]
+        for column in columns:
+            text = "" if column not in row else f"{row[column]:.4f}" if column in floats else f"{row[column]:.4g}"
+            cells.append(text.rjust(max(9, len(column))))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def report(result, data, logs, args):
+    """Print the table, remarks, errors and the next step of a recipes.training.TrainingResult; returns the status."""
+    from dataset import project_path
+    from recipes.predictors import flags
+
+    if result.trained:
+        print(table(result.trained))
+    for name, task in result.trained.items():
+        if task.remark:
+            print(f"{name}: {task.remark}")
+    errors = {name: task.error for name, task in result.trained.items() if task.error} | result.errors
+    for name, error in errors.items():
+        print(f"main.py: {name}: {error}", file=sys.stderr)
+    if result.interrupted:
+        finished = f"{', '.join(result.trained) or 'no task'}; --resume skips what is finished"
+        print(f"main.py: interrupted; finished: {finished}", file=sys.stderr)
+        return 130
+    if result.trained:
+        log.info(
+            f"checkpoints: {args.results_path or data.results}; curves: tensorboard --logdir {logs.parent} ({logs})"
+        )
+        tasks = list(result.trained) if args.tasks or result.errors else None
+        words = flags(data, args.recipe, tasks, args.results_path)
+        if data.test_file.exists():
+            log.info(f"next: bash {project_path('test.sh')}{words} ranks the test architectures")
+        else:
+            log.info(f"next: python {project_path('tools', 'search.py')}{words} finds the best architecture of all")
+            log.info(f"to rank architectures of your choice, put them into {data.test_file}")
+    return 1 if errors else 0
 
 
 def main():
-    args = parse_arguments()
-    from experiment import train_tasks  # only now: `--help` and a wrong flag need not wait for torch
+    args, settings = parse_arguments()
+    # Only now: `--help` and a wrong flag need not wait for torch.
+    from dataset import find_data
+    from recipes.training import TooFewError, train
 
-    return train_tasks(args)
+    data = find_data(args.data_path)
+    logs = Path(args.log_path or data.logs, args.save_name or f"train_{RECIPES[args.recipe]}")
+    progress = Progress(args.log_interval)
+    try:
+        result = train(
+            data,
+            args.tasks,
+            recipe=args.recipe,
+            settings=settings,
+            results=args.results_path,
+            logs=logs,
+            jobs=args.jobs,
+            resume=args.resume,
+            device=args.device,
+            report=progress,
+        )
+    except TooFewError as error:
+        smaller = f"--batch_size {error.batch_size} or " if error.batch_size >= 2 else ""
+        raise InputError(f"{error}; or choose {smaller}--recipe gp") from None
+    progress.close()
+    return report(result, data, logs, args)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,10 @@
 """The predictor, an MLP on the encoded architecture, and the pairwise ranking loss that trains it."""
 
-import contextlib
-
 import numpy as np
 import torch
 from torch import nn
 
-from dataset import LENGTH, WIDTH
-
-
-@contextlib.contextmanager
-def one_thread():
-    """Compute on one thread: the network is too small for more, and the last bits depend on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+from space import LENGTH, WIDTH
 
 
 class PositionalEncoding(nn.Module):

@@ -1,45 +1,52 @@
-"""The eight recognition tasks, and the settings for training the predictor of each.
+"""The competition: its files, its eight recognition tasks, and the settings for training the predictor of each.
 
 Importing this module costs nothing (no torch), so that the command line can answer at once.
 """
 
+import re
 from dataclasses import dataclass, field
 
-from files import InputError
+from common.files import InputError
+
+TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
+TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
+TASK_NAME = r"[A-Za-z0-9_-]+"  # that a task may have
 
 
-class SettingError(InputError):
-    """A setting out of its range, or a task that does not exist."""
-
-
-def _setting(help):
-    return field(metadata={"help": help})
+def _setting(default, help):
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task and the settings of its predictor; raises SettingError where a setting is out of its range."""
+    """A task and its settings; the defaults are the reference's, for a task that has none of its own."""
 
     name: str
-    lr: float = _setting("Adam's learning rate, > 0")
-    weight_decay: float = _setting("Adam's L2 weight decay, >= 0")
-    batch_size: int = _setting("architectures per batch, >= 2 (the loss compares pairs)")
-    train_ratio: float = _setting("share of the architectures in the training split, between 0 and 1")
-    seed: int = _setting("seed of the weights, the dropout and the sampling orders, >= 0")
-    dropout_ratio: float = _setting("probability of dropping a unit, 0 <= p < 1")
-    cos: bool = _setting("anneal the learning rate to zero along a cosine")
-    val_interval: int = _setting("epochs between validations, >= 1")
-    snapshot: int = _setting("the snapshot that scores, counted from the best on validation (-1)")
-    num_epochs: int = field(default=400, metadata={"help": "passes over the training split, >= 1"})
-    keep: int = field(default=50, metadata={"help": "snapshots kept, the best on validation, >= 1"})
+    lr: float = _setting(1e-3, "learning rate, > 0")
+    weight_decay: float = _setting(3e-4, "L2 weight decay, >= 0")
+    batch_size: int = _setting(16, "architectures a batch, >= 2")
+    train_ratio: float = _setting(0.9, "share of the architectures that trains, between 0 and 1; the rest validates")
+    seed: int = _setting(1, "seed of all random numbers, >= 0")
+    dropout_ratio: float = _setting(0.5, "probability of dropping a unit, 0 <= p < 1")
+    cos: bool = _setting(False, "anneal the learning rate to zero along a cosine")
+    val_interval: int = _setting(1, "epochs between validations, >= 1")
+    snapshot: int = _setting(-1, "the snapshot that scores, counted from the best on validation (-1)")
+    num_epochs: int = _setting(400, "passes over the training split, >= 1")
+    keep: int = _setting(50, "snapshots kept, the best on validation, >= 1")
 
     @property
     def rank_key(self):
-        """Name of the task's labels in the competition's files."""
+        """Name of the task's ranks in the competition's files."""
         return f"{self.name}_rank"
+
+    def split_sizes(self, n):
+        """Sizes of the training split, the first of n architectures, and of the validation split, the rest."""
+        n_train = int(self.train_ratio * n)
+        return n_train, n - n_train
 
     def __post_init__(self):
         for name, allowed, valid in (
+            ("name", "made of letters, digits, _ and -", re.fullmatch(TASK_NAME, self.name)),
             ("lr", "above 0 and at most 1e37, what float32 holds", 0 < self.lr <= 1e37),
             ("weight_decay", "at least 0 and at most 1e38, what float32 holds", 0 <= self.weight_decay <= 1e38),
             ("batch_size", "at least 2, since the loss compares pairs", self.batch_size >= 2),
@@ -52,7 +59,7 @@ class Task:
             ("keep", "at least 1", self.keep >= 1),
         ):
             if not valid:
-                raise SettingError(f"{name} {getattr(self, name)}: must be {allowed}")
+                raise InputError(f"{name} {getattr(self, name)}: must be {allowed}")
 
 
 #                   lr  decay batch ratio seed dropout cos every snapshot
@@ -69,8 +76,9 @@ TASKS = (
 
 
 def find_task(name):
-    """Task called `name`, either `cplfw` or `cplfw_rank`; raises SettingError where there is none."""
-    for task in TASKS:
-        if name in (task.name, task.rank_key):
-            return task
-    raise SettingError(f"unknown task '{name}': choose from {', '.join(task.name for task in TASKS)}")
+    """Task called `name`: one of the eight, or one with the default settings. Raises InputError for another name.
+
+    The name may be that of the task's labels: `sop_rank`, `sop_accuracy`.
+    """
+    name = re.sub(r"_(rank|accuracy)$", "", name)
+    return next((task for task in TASKS if task.name == name), None) or Task(name)

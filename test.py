@@ -1,4 +1,4 @@
-"""Score the test architectures with the trained predictors and write the submission.
+"""Rank the test architectures with the trained predictors and write the submission.
 
     python test.py                             all tasks, the snapshots that their checkpoints record
     python test.py --tasks cplfw sop           fill in only these fields
@@ -8,43 +8,57 @@
 Writes Track2_submitA_<save_name>.json, the test file with its rank fields filled in, in the current folder.
 """
 
-import startup
+import os
+import sys
 
-if __name__ == "__main__":
-    startup.prepare()
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there with PYTHONSAFEPATH
 
 import cli
-from recipes import PROBABILITY
+from common.files import InputError, log
+from recipes import PROBABILITY, RECIPES
+
+WINNERS = "for the best of many they are too narrow, as it was chosen for its prediction"
 
 
 def parse_arguments():
     """Parse the flags."""
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
-    cli.add_recipe(parser, "test")
-    parser.add_argument(
-        "--model_path_index",
-        type=int,
-        metavar="INDEX",
-        help="index of a snapshot, sorted by validation tau: -1 is the best, 0 the worst (default: the recorded one)",
+    help = (
+        "name of the submission (default: test_final; test_RECIPE with another recipe; test_NAME_... for NAME's data)"
     )
-    parser.add_argument(
-        "--uncertainty",
-        type=cli.output_file,
-        metavar="FILE",
-        help=f"with --recipe gp, write intervals that hold the true rank with probability {PROBABILITY}, as JSON",
-    )
-    cli.add_largest(parser)
-    args = parser.parse_args()
-    cli.fill_save_name(args)
-    return args
+    parser.add_argument("--save_name", type=cli.file_name, help=help)
+    help = "index of a snapshot, sorted by validation tau: -1 is the best, 0 the worst (default: the recorded one)"
+    parser.add_argument("--model_path_index", type=int, metavar="INDEX", help=help)
+    help = f"with --recipe gp, write intervals that hold the true rank with probability {PROBABILITY}, as JSON"
+    parser.add_argument("--uncertainty", type=cli.output_file, metavar="FILE", help=help)
+    return parser.parse_args()
 
 
 def main():
     args = parse_arguments()
-    from submission import rank_test_file  # only now: `--help` and a wrong flag need not wait for torch
+    # Only now: `--help` and a wrong flag need not wait for torch.
+    import recipes
+    from dataset import find_data
+    from recipes.predictors import check_device, load, rank_file, submission_path
 
-    rank_test_file(args)
+    if args.uncertainty and recipes.get(args.recipe).rank_interval is None:
+        raise InputError(f"--uncertainty: the recipe {args.recipe} has no rank intervals: use --recipe gp")
+    check_device(args.device)
+    data = find_data(args.data_path)
+    options = {"recipe": args.recipe, "results": args.results_path, "snapshot": args.model_path_index}
+    predictors = load(args.tasks, data=data, **options)
+    for predictor in predictors:
+        log.info(f"{predictor.task.name:<10}  {predictor.recipe.describe(predictor.checkpoint, predictor.snapshot)}")
+    path = submission_path(args.save_name or data.output_name("test", RECIPES[args.recipe]))
+    used = [predictor.path for predictor in predictors]
+    data.check_output(path, used)
+    if args.uncertainty:
+        data.check_output(args.uncertainty, [*used, path])
+    count = rank_file(predictors, data.test_file, path, args.uncertainty, args.device)
+    log.info(f"{path}: {count} architectures ranked for {len(predictors)} task{'s' * (len(predictors) != 1)}")
+    if args.uncertainty:
+        log.info(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}; {WINNERS}")
 
 
 if __name__ == "__main__":

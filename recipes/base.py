@@ -2,20 +2,50 @@
 
 import abc
 import dataclasses
+import random
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from checkpoint import CheckpointError, check_tensor, read, versions
+from common.files import InputError, first_line
+from common.processes import one_thread
+from dataset import encode
 from recipes import DEFAULT
-from tasks import SettingError
+from recipes.checkpoint import HEADER, check_values, read, versions
+from recipes.model import score
+from space import sample_architectures
+from tasks import Task
+
+TRIED = 1000  # sampled architectures that a model has to score before it is saved or used
+
+
+class TooFewError(InputError):
+    """There are too few architectures for a recipe: it needs `needed`, or batches of at most `batch_size`."""
+
+    def __init__(self, message, needed, batch_size):
+        super().__init__(message)
+        self.needed, self.batch_size = needed, batch_size
+
+
+class TrainedPredictor(NamedTuple):
+    """A task's checkpoint, and the model in it that scores."""
+
+    recipe: object
+    task: Task
+    path: Path
+    checkpoint: dict
+    snapshot: int | None  # index of the snapshot that scores, where the recipe keeps several
+    model: object  # as Recipe.model returns it
+    is_constant: bool  # gives one score to all architectures: it ranks nothing
 
 
 class Recipe(abc.ABC):
     """A way to learn one task and to score architectures with it."""
 
     settings = ()  # the fields of tasks.Task that it uses; each is a flag of main.py
-    # A recipe with uncertainty has a method rank_interval(content, scores (m,), n, probability). It returns two (m,)
+    # A recipe with uncertainty has a method rank_interval(checkpoint, scores (m,), n, probability). It returns two (m,)
     # tensors, the ends of intervals that hold the true rank among n architectures with that probability.
     rank_interval = None
 
@@ -24,98 +54,108 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def fit(self, task, encodings, ranks, device="cpu", report=None):
-        """Learn one task.
+        """Learn one task, on one thread and from a fixed seed of random, numpy and torch.
 
         task: tasks.Task; encodings: (n, 37, 10) float32 tensor; ranks: (n,) int64 array, 0 is the best, ties allowed;
         report: called after each epoch as report(epoch, loss, train tau, validation tau), with None for a missing tau.
-        Returns the fitted part of a checkpoint's content: a dictionary of tensors, numbers and strings. Raises
-        SettingError where n is too small.
+        Returns the fitted part of a checkpoint: a dictionary of tensors, numbers and strings. Raises TooFewError where
+        n is too small.
         """
 
     @abc.abstractmethod
-    def model(self, content, index=None):
-        """Model of a trained task: a scoring.Model, or a function from (m, 37, 10) encodings to (m,) scores.
+    def model(self, checkpoint, index=None):
+        """Model of a trained task: a recipes.model.Model, or a function from (m, 37, 10) encodings to (m,) scores.
 
-        content: of its checkpoint; index: of a snapshot, as `snapshot_index` returns it, where a recipe keeps several.
+        index: of a snapshot, as `snapshot_index` returns it, where a recipe keeps several.
         """
 
     def train_steps(self, task, n):
-        """(epochs, batches an epoch) of training on n architectures; raises SettingError where n is too small."""
-        if n < 2:
-            raise SettingError(f"{task.name}: {n} architecture: there is no order to learn")
+        """(epochs, batches an epoch) of training on n architectures; raises TooFewError where n is too small."""
         return 1, 1
 
-    def check(self, path, content):
-        """Raise CheckpointError unless the fitted part of the content can score. The default checks tensors only."""
-        for name, value in content.items():
-            if torch.is_tensor(value):
-                check_tensor(path, name, value)
+    def convert(self, checkpoint, task):
+        """Convert a file in another format to a checkpoint of this recipe; the default changes nothing."""
+        return checkpoint
 
-    def convert(self, content, task):
-        """Convert the content of a file in another format to this recipe's; the default changes nothing."""
-        return content
+    def snapshot_index(self, checkpoint, index=None):
+        """Index of a snapshot in the checkpoint, by default the recorded one; None for recipes without snapshots.
 
-    def snapshot_index(self, path, content, index=None):
-        """Checked index of a snapshot, by default the recorded one; None for recipes without snapshots.
-
-        Raises CheckpointError where there is no such snapshot.
+        Raises InputError where there is no such snapshot.
         """
         if index is not None:
-            raise CheckpointError(f"{path}: the recipe {self.name} has no snapshots to choose from")
+            raise InputError(f"the recipe {self.name} has no snapshots to choose from")
 
-    def summary(self, content):
+    def summary(self, checkpoint):
         """Figures of a trained task for the closing table: {column: number}. Means are taken of the floats."""
         return {}
 
-    def describe(self, content, index=None):
+    def describe(self, checkpoint, index=None):
         """A few words on the scoring model of a trained task."""
-        return ", ".join(f"{name} {value:.4f}" for name, value in self.summary(content).items()) or self.name
+        return ", ".join(f"{name} {value:.4f}" for name, value in self.summary(checkpoint).items()) or self.name
 
-    def remark(self, content):
+    def remark(self, checkpoint):
         """A line about a trained task that a user should read, or None."""
         return None
 
     def configure(self, task, settings):
-        """`task` with the given settings, {name: value}; raises SettingError for one that the recipe does not have."""
+        """`task` with the given settings, {name: value}; raises InputError for one that the recipe does not have."""
         for name in settings:
             if name not in self.settings:
-                raise SettingError(f"--{name}: the recipe {self.name} has no such setting")
+                raise InputError(f"--{name}: the recipe {self.name} has no such setting")
         return dataclasses.replace(task, **settings)
 
+    def learn(self, task, architectures, ranks, device="cpu", report=None):
+        """Fit one task to n architecture strings and their ranks: (fitted part of a checkpoint, is it constant).
+
+        Every training goes through here, so that its bytes depend on nothing else. Raises as `fit`, and InputError
+        where the recipe returns what cannot be saved or cannot score.
+        """
+        random.seed(task.seed)
+        np.random.seed(task.seed % 2**32)
+        torch.manual_seed(task.seed)
+        with one_thread():
+            fitted = self.fit(task, encode(architectures), ranks, device, report)
+        where = f"recipe {self.name}, task {task.name}: what `fit` returns"
+        if not isinstance(fitted, dict) or not fitted.keys().isdisjoint(HEADER):
+            raise InputError(f"{where}: expected a dictionary without the keys {', '.join(HEADER)}")
+        check_values(where, fitted)
+        _, is_constant = self._try(fitted, task, self.snapshot_index(fitted))
+        return fitted, is_constant
+
+    def _try(self, checkpoint, task, index):
+        """(model, whether it gives one score to all): checks that the model scores TRIED sampled architectures."""
+        model = self.model(checkpoint, index)
+        name = f"recipe {self.name}, task {task.name}"
+        scores = score([model], sample_architectures(TRIED, seed=0), names=[name])[0]
+        return model, bool((scores == scores[0]).all())
+
     def header(self, task, data, device):
-        """The content of a checkpoint without the fitted part; data: SHA-256 of the training file."""
+        """A checkpoint without the fitted part; data: SHA-256 of the training file."""
         about = {"task": {"name": task.name} | {name: getattr(task, name) for name in self.settings}}
         about |= {} if self.name == DEFAULT else {"recipe": self.name}
         return about | {"data": data, "versions": versions(device), "stopped": None}
-
-    def _check_header(self, path, content, task):
-        """Raise CheckpointError unless the content is a checkpoint of `task` by this recipe."""
-        about = content.get("task") if isinstance(content, dict) else None
-        plain = isinstance(about, dict) and all(isinstance(value, str | int | float) for value in about.values())
-        if plain and "data" in content:  # --resume compares it
-            data, stopped, found = content["data"], content.get("stopped"), content.get("versions")
-            plain = isinstance(data, str) and isinstance(stopped, str | None) and isinstance(found, dict)
-            plain = plain and all(isinstance(value, str) for value in found.values())
-        if not plain or "name" not in about:
-            raise CheckpointError(f"{path}: not a checkpoint: expected a file that main.py wrote")
-        found = content.get("recipe", DEFAULT)
-        if found != self.name:
-            found = found[:40] if isinstance(found, str) else "another program"
-            raise CheckpointError(f"{path}: a checkpoint of the recipe {found}: expected {self.name}")
-        if about["name"] != task.name:
-            raise CheckpointError(f"{path}: a checkpoint of {about['name']}: expected {task.name}")
 
     def path(self, folder, task):
         """Path of the task's checkpoint in `folder`."""
         return Path(folder, f"{task.name}_{self.suffix}.pth")
 
-    def load(self, path, task):
-        """Read the checkpoint of `task` at `path`: its content. Raises CheckpointError, OSError."""
+    def load(self, path, task, index=None):
+        """Load the checkpoint of `task` at `path`: TrainedPredictor. index: of a snapshot, by default the recorded one.
+
+        Raises InputError where it is not a checkpoint of this task and recipe, or cannot score; OSError.
+        """
+        checkpoint = self.convert(read(path), task)
         try:
-            content = self.convert(read(path), task)
-        except FileNotFoundError:
-            command = f"train it on this data: python main.py --recipe {self.name} --tasks {task.name}"
-            raise CheckpointError(f"{path}: there is no checkpoint of {task.name}: {command}") from None
-        self._check_header(path, content, task)
-        self.check(path, content)
-        return content
+            found, name = checkpoint.get("recipe", DEFAULT), checkpoint["task"]["name"]
+            if found != self.name:
+                raise InputError(f"a checkpoint of the recipe {found}: expected {self.name}")
+            if name != task.name:
+                raise InputError(f"a checkpoint of {name}: expected {task.name}")
+            index = self.snapshot_index(checkpoint, index)
+            self.describe(checkpoint, index)
+            return TrainedPredictor(self, task, path, checkpoint, index, *self._try(checkpoint, task, index))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except Exception as error:  # any other content
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(f"{path}: not a checkpoint that main.py wrote: {what}") from None

@@ -3,26 +3,187 @@
 Fitted part of a checkpoint:
 
     index           the snapshot that scores
-    train_loss, train_ktau   one number an epoch; the tau with dropout on
+    train_loss, train_ktau   one number an epoch; Kendall's tau with dropout on
     validate_ktau   [(epoch, tau)], means over shuffled batches
     whole_ktau      tau of the scoring snapshot on the whole validation split
     snapshots       {index: {"epoch", "ktau", "state_dict"}}, ascending by validation tau: -1 is the best
 """
 
 import dataclasses
+import itertools
 import math
 
 import torch
 
-import checkpoint
-import scoring
-from dataset import FEATURES
-from files import InputError
-from metrics import best_validation, kendall_tau, nan_below
-from network import Predictor
+from common.files import InputError
+from common.metrics import best_validation, kendall_tau, tau_sort_key
+from network import Predictor, pairwise_ranking_loss
 from recipes.base import Recipe as Base
+from recipes.base import TooFewError
+from recipes.model import Model
+from recipes.step import TrainingStep, bernoulli_is_uniform, split
+from space import FEATURES
 from tasks import Task
-from training import train, train_size
+
+
+class Batches:
+    """Shuffled batches of one split, in memory allocated once; an incomplete last batch is dropped."""
+
+    def __init__(self, inputs, labels, batch_size):
+        self.inputs, self.labels = inputs, labels
+        self.count = len(inputs) // batch_size
+        self.batches = inputs.new_empty(self.count, batch_size, inputs.shape[1])
+        self.pair_signs = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = sign(label_i - label_j)
+        self.scores = inputs.new_empty(self.count, batch_size, 1)
+
+    def shuffle(self, sampler_generator):
+        """Shuffle for the next pass as a data loader does: draw a base seed from the global generator, then permute."""
+        torch.empty((), dtype=torch.int64).random_()
+        permutation = torch.randperm(len(self.inputs), generator=sampler_generator)
+        permutation = permutation[: self.count * self.batches.shape[1]].to(self.inputs.device)
+        torch.index_select(self.inputs, 0, permutation, out=self.batches.view(len(permutation), -1))
+        self.shuffled_labels = self.labels[permutation].view(self.count, -1)
+        torch.sub(self.shuffled_labels[:, :, None], self.shuffled_labels[:, None, :], out=self.pair_signs).sign_()
+
+    def tau(self):
+        """Mean over the batches of Kendall's tau of the last scores."""
+        return kendall_tau(self.scores.squeeze(2), self.shuffled_labels, self.pair_signs).mean().item()
+
+
+class Trainer:
+    """Train one predictor from its seed, an epoch at a time.
+
+    encodings: (n, 37, 10) float32; ranks: n integers; n_train: size of the training split, which comes first.
+    Seeds torch's global generator. Use it inside `torch.inference_mode()`.
+    """
+
+    def __init__(self, task, encodings, ranks, n_train, device="cpu"):
+        # A run is comparable number by number only while the generators are used in this order: seeds, twice six
+        # normals (the reference prints them), the weights; then for each pass its base seed and permutation, and in
+        # training the dropout.
+        torch.manual_seed(task.seed)
+        self.sampler_generator = torch.Generator().manual_seed(task.seed)
+        torch.randn(2, 3), torch.randn(2, 3)
+        self.task, self.epochs, self.lr = task, 0, task.lr
+        self.predictor = Predictor(task.dropout_ratio).to(device)
+        self.step = TrainingStep(self.predictor, task.batch_size, task.weight_decay)
+        inputs = self.predictor.pos(encodings.to(device)).flatten(1)
+        labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
+        self.training = Batches(inputs[:n_train], labels[:n_train], task.batch_size)
+        self.validation = Batches(inputs[n_train:], labels[n_train:], task.batch_size)
+        # Dropout masks of an epoch, drawn batch by batch and layer by layer.
+        layers = [torch.empty_like(hidden) for _ in range(self.training.count) for hidden in self.step.hidden[1:]]
+        self.dropout = torch.cat([layer.flatten() for layer in layers])
+        self.masks = split(self.dropout.fill_(1), layers)
+        self.uniform = torch.empty_like(self.dropout, dtype=torch.float64) if bernoulli_is_uniform(device) else None
+
+    def epoch(self):
+        """Train for an epoch."""
+        task, training, layers = self.task, self.training, len(self.step.hidden) - 1
+        training.shuffle(self.sampler_generator)
+        if task.dropout_ratio:
+            if self.uniform is None:
+                for mask in self.masks:
+                    mask.bernoulli_(1 - task.dropout_ratio)
+            else:
+                torch.lt(self.uniform.uniform_(), 1 - task.dropout_ratio, out=self.dropout)
+            self.dropout.div_(1 - task.dropout_ratio)
+        masks = (self.masks[i : i + layers] for i in range(0, len(self.masks), layers))
+        for batch, *rest in zip(training.batches, training.pair_signs, training.scores, masks, strict=True):
+            self.step(batch, *rest, self.lr)
+        self.epochs += 1
+        if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
+            before, now = (math.pi * epochs / task.num_epochs for epochs in (self.epochs - 1, self.epochs))
+            self.lr *= (1 + math.cos(now)) / (1 + math.cos(before))
+
+    def loss(self):
+        """Mean loss over the batches of the last epoch."""
+        losses = pairwise_ranking_loss(self.training.scores.squeeze(2), self.training.shuffled_labels)
+        return losses.mean(dtype=torch.float64).item()
+
+    def validate(self):
+        """Score the validation split; returns the mean of its batches' Kendall's tau."""
+        self.validation.shuffle(self.sampler_generator)
+        for batch, scores in zip(self.validation.batches, self.validation.scores, strict=True):
+            self.step.forward(batch, scores)
+        return self.validation.tau()
+
+    def state_dict(self, flat):
+        """State dict of the predictor with the parameters `flat`, laid out as step.parameters."""
+        names, parameters = zip(*self.predictor.named_parameters(), strict=True)
+        tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
+        return {"pos.pos_table": self.predictor.pos.pos_table.cpu(), **tensors}
+
+
+def check_size(task, n):
+    """Raise TooFewError where a split of n architectures is smaller than a batch."""
+    n_train, n_validation = task.split_sizes(n)
+    if min(n_train, n_validation) < task.batch_size:
+        needed = next(m for m in itertools.count(n) if min(task.split_sizes(m)) >= task.batch_size)
+        raise TooFewError(
+            f"{task.name}: {n} architectures are too few for batches of {task.batch_size}: {n_train} train and "
+            f"{n_validation} validate; the recipe needs {needed}",
+            needed,
+            min(n_train, n_validation),
+        )
+
+
+@torch.inference_mode()
+def train(task, encodings, ranks, device="cpu", report=None):
+    """Train one predictor: the fitted part of a checkpoint, with the task.keep snapshots that are best on validation.
+
+    encodings: (n, 37, 10) float32 tensor; ranks: n integers; report: called as report(epoch, loss, train tau,
+    validation tau or None). A loss that is not finite ends it early. Seeds torch's global generator. Raises TooFewError
+    where a split is smaller than a batch, InputError where it ends before the first validation.
+    """
+    check_size(task, len(ranks))
+    n_train, _ = task.split_sizes(len(ranks))
+    trainer = Trainer(task, encodings, ranks, n_train, device)
+    losses, train_taus, validation_taus, kept, stopped = [], [], [], {}, None
+    for epoch in range(1, task.num_epochs + 1):
+        trainer.epoch()
+        losses.append(trainer.loss())
+        train_taus.append(trainer.training.tau())
+        finite, tau = math.isfinite(losses[-1]), None
+        if finite and (epoch == 1 or epoch % task.val_interval == 0):
+            tau = trainer.validate()
+            validation_taus.append((epoch, tau))
+            _keep(kept, tau, epoch, trainer.step.parameters, task.keep)
+        if report:
+            report(epoch, losses[-1], train_taus[-1], tau)
+        if not finite:
+            stopped = f"stopped: the loss is {losses[-1]} in epoch {epoch}: lower --lr"
+            break
+    if not kept:
+        raise InputError(f"{stopped}; nothing was saved")
+    best = [kept[key] for key in sorted(kept)]
+    snapshots = [{"epoch": epoch, "ktau": tau, "state_dict": trainer.state_dict(flat)} for epoch, tau, flat in best]
+    index = max(task.snapshot, -len(snapshots))  # the nearest one that was kept
+    return {
+        "index": index,
+        "train_loss": losses,
+        "train_ktau": train_taus,
+        "validate_ktau": validation_taus,
+        "stopped": stopped and f"{stopped}; the snapshots before it were saved",
+        "snapshots": dict(enumerate(snapshots, -len(snapshots))),
+        "whole_ktau": _whole_tau(snapshots[index]["state_dict"], encodings[n_train:], ranks[n_train:]),
+    }
+
+
+def _keep(kept, tau, epoch, parameters, count):
+    """Keep a copy of the `count` parameter vectors with the best taus: the later of equal taus; NaN is the lowest."""
+    key = tau_sort_key(tau)
+    if key in kept or len(kept) < count or key > min(kept):
+        kept[key] = (epoch, tau, parameters.clone())
+        if len(kept) > count:
+            del kept[min(kept)]
+
+
+def _whole_tau(state_dict, encodings, ranks):
+    """Kendall's tau on the whole validation split."""
+    predictor = Predictor().eval()
+    predictor.load_state_dict(state_dict)
+    return kendall_tau(predictor(encodings)[None], torch.as_tensor(ranks)[None]).item()
 
 
 class Recipe(Base):
@@ -31,109 +192,54 @@ class Recipe(Base):
     settings = tuple(field.name for field in dataclasses.fields(Task) if field.name != "name")
 
     def train_steps(self, task, n):
-        return task.num_epochs, train_size(task, n) // task.batch_size
+        check_size(task, n)
+        return task.num_epochs, task.split_sizes(n)[0] // task.batch_size
 
     def fit(self, task, encodings, ranks, device="cpu", report=None):
-        run = train(task, encodings, ranks, device, report)
-        if not run.snapshots:
-            raise InputError(f"stopped: {run.stopped}; nothing was saved")
-        return fitted(run) | {"whole_ktau": _whole_ktau(run, encodings, ranks)}
+        return train(task, encodings, ranks, device, report)
 
-    def model(self, content, index=None):
-        state_dict = content["snapshots"][content["index"] if index is None else index]["state_dict"]
-        return scoring.Model(torch.zeros(len(FEATURES), len(FEATURES), dtype=torch.float64), (state_dict,), (1.0,))
+    def model(self, checkpoint, index=None):
+        state_dict = checkpoint["snapshots"][checkpoint["index"] if index is None else index]["state_dict"]
+        return Model(torch.zeros(len(FEATURES), len(FEATURES), dtype=torch.float64), (state_dict,), (1.0,))
 
-    def snapshot_index(self, path, content, index=None):
+    def snapshot_index(self, checkpoint, index=None):
         """A negative index counts from the best on validation (-1), others from the worst in the file (0)."""
-        held = list(content["snapshots"])
-        index = content["index"] if index is None else index
+        held = list(checkpoint["snapshots"])
+        index = checkpoint["index"] if index is None else index
         if 0 <= index < len(held):
             index = held[index]
         if index not in held:
             why = f"it holds {len(held)}, {held[0]} to {held[-1]}"
             if len(held) == 1:
                 why = f"it holds only {held[0]}, the one that scores: train to keep more"
-            raise checkpoint.CheckpointError(f"{path}: no snapshot {index}: {why}")
-        checkpoint.check_weights(path, f"snapshot {index}", content["snapshots"][index]["state_dict"])
+            raise InputError(f"no snapshot {index}: {why}")
         return index
 
-    def convert(self, content, task):
+    def convert(self, checkpoint, task):
         """The reference's own files, {validation tau: state dict}, get the task's name and index."""
-        if not (isinstance(content, dict) and content and all(isinstance(ktau, float) for ktau in content)):
-            return content
-        held = [{"ktau": float(ktau), "state_dict": content[ktau]} for ktau in sorted(content, key=nan_below)]
+        if not (isinstance(checkpoint, dict) and checkpoint and all(isinstance(tau, float) for tau in checkpoint)):
+            return checkpoint
+        held = [{"ktau": float(tau), "state_dict": checkpoint[tau]} for tau in sorted(checkpoint, key=tau_sort_key)]
         return {"task": {"name": task.name}, "index": task.snapshot, "snapshots": dict(enumerate(held, -len(held)))}
 
-    def check(self, path, content):
-        curve, snapshots = content.get("validate_ktau"), content.get("snapshots")
-        valid = (
-            type(content.get("index")) is int
-            and isinstance(snapshots, dict)
-            and bool(snapshots)
-            and all(
-                type(index) is int
-                and isinstance(snapshot, dict)
-                and isinstance(snapshot.get("ktau"), float)
-                and isinstance(snapshot.get("state_dict"), dict)
-                and all(map(checkpoint.is_plain, snapshot["state_dict"].values()))
-                for index, snapshot in snapshots.items()
-            )
-            and ("data" not in content or _is_curve(curve))
-        )
-        if not valid:
-            raise checkpoint.CheckpointError(
-                f"{path}: not a checkpoint: expected main.py's, or validation taus with state dicts"
-            )
+    def summary(self, checkpoint):
+        best, epoch = best_validation(checkpoint["validate_ktau"])
+        tau = checkpoint["snapshots"][checkpoint["index"]]["ktau"]
+        figures = {"best tau": best, "epoch": epoch, "snapshot": checkpoint["index"], "tau": tau}
+        return figures | {"whole split": checkpoint["whole_ktau"]}
 
-    def summary(self, content):
-        best, epoch = best_validation(content["validate_ktau"])
-        scoring_snapshot = content["snapshots"][content["index"]]
-        figures = {"best tau": best, "epoch": epoch, "snapshot": content["index"], "tau": scoring_snapshot["ktau"]}
-        return figures | {"whole split": content.get("whole_ktau", math.nan)}
+    def describe(self, checkpoint, index=None):
+        index = checkpoint["index"] if index is None else index
+        return f"snapshot {index:>3}  validation tau {checkpoint['snapshots'][index]['ktau']:.4f}"
 
-    def describe(self, content, index=None):
-        index = content["index"] if index is None else index
-        return f"snapshot {index:>3}  validation tau {content['snapshots'][index]['ktau']:.4f}"
-
-    def remark(self, content):
-        collapsed = [epoch for epoch, ktau in content["validate_ktau"] if math.isnan(ktau)]
+    def remark(self, checkpoint):
+        validations = checkpoint["validate_ktau"]
+        collapsed = [epoch for epoch, tau in validations if math.isnan(tau)]
         if not collapsed:
             return None
-        kept = content["snapshots"][content["index"]]
+        kept = checkpoint["snapshots"][checkpoint["index"]]
         return (
-            f"tau is undefined (nan) at {len(collapsed)} of {len(content['validate_ktau'])} validations, first after "
-            f"epoch {collapsed[0]}: one score for all architectures of a batch, which happens with the "
-            f"reference's settings; scoring uses epoch {kept['epoch']}, tau {kept['ktau']:.4f}"
+            f"tau is undefined (nan) at {len(collapsed)} of {len(validations)} validations, first after epoch "
+            f"{collapsed[0]}: one score for all architectures of a batch, which happens with the reference's settings; "
+            f"scoring uses epoch {kept['epoch']}, tau {kept['ktau']:.4f}"
         )
-
-
-def fitted(run):
-    """Fitted part of a checkpoint from a training.Run, without whole_ktau."""
-    return {
-        "index": run.index,
-        "train_loss": run.train_loss,
-        "train_ktau": run.train_ktau,
-        "validate_ktau": run.validate_ktau,
-        "stopped": run.stopped and f"stopped: {run.stopped}; the snapshots before it were saved",
-        "snapshots": dict(enumerate((snapshot._asdict() for snapshot in run.snapshots), -len(run.snapshots))),
-    }
-
-
-def _is_curve(curve):
-    return (
-        isinstance(curve, list)
-        and bool(curve)
-        and all(
-            isinstance(pair, tuple) and len(pair) == 2 and type(pair[0]) is int and isinstance(pair[1], float)
-            for pair in curve
-        )
-    )
-
-
-def _whole_ktau(run, encodings, ranks):
-    """Kendall's tau of the scoring snapshot on the whole validation split."""
-    predictor = Predictor().eval()
-    predictor.load_state_dict(run.snapshots[run.index].state_dict)
-    n_train = train_size(run.task, len(ranks))
-    with torch.inference_mode():
-        return kendall_tau(predictor(encodings[n_train:])[None], torch.as_tensor(ranks[n_train:])[None]).item()

@@ -1,19 +1,21 @@
-"""Ridge regression of the ranks' normal scores on the one-hot choices: the simplest recipe, a baseline.
+"""Ridge regression of the ranks' normal scores on the one-hot decisions: the simplest recipe, a baseline.
 
 Fitted part of a checkpoint: "weights" (87,) float64, and "loo_ktau", Kendall's tau of the leave-one-out predictions.
 """
 
 import torch
 
-import checkpoint
-from dataset import FEATURES, WIDTH
-from metrics import kendall_tau, normal_scores
+from common.metrics import kendall_tau, normal_scores
 from recipes.base import Recipe as Base
-from scoring import Model
+from recipes.model import Model
+from space import ABSENT, FEATURE_DECISION, FEATURES
 
 PENALTY = 1.0
-# Which of the 87 features encode a choice: all but the embedding, which is the same in every layer.
-IS_CHOICE = torch.tensor([index % WIDTH < WIDTH - 1 for index in FEATURES])
+
+
+def decision_features(encodings):
+    """The 87 features of n encodings (n, 37, 10) as float64, 0 for those that no decision changes: (n, 87)."""
+    return encodings.flatten(1)[:, FEATURES].double() * torch.from_numpy(FEATURE_DECISION != ABSENT)
 
 
 def ridge(x, labels):
@@ -34,19 +36,14 @@ def ridge(x, labels):
 
 
 class Recipe(Base):
-    """Effects of single choices, in closed form."""
+    """Effects of single decisions, in closed form."""
 
     def fit(self, task, encodings, ranks, device="cpu", report=None):
-        x = encodings.flatten(1)[:, FEATURES].double() * IS_CHOICE
-        weights, held_out = ridge(x, normal_scores(ranks))
+        weights, held_out = ridge(decision_features(encodings), normal_scores(ranks))
         return {"weights": weights, "loo_ktau": kendall_tau(held_out[None], torch.as_tensor(ranks)[None]).item()}
 
-    def model(self, content, index=None):
-        return Model(torch.diag(content["weights"]))  # x * x = x
+    def model(self, checkpoint, index=None):
+        return Model(torch.diag(checkpoint["weights"]))  # x * x = x
 
-    def check(self, path, content):
-        checkpoint.check_tensor(path, "weights", content.get("weights"), (len(FEATURES),), torch.float64)
-        checkpoint.check_number(path, "loo_ktau", content.get("loo_ktau"))
-
-    def summary(self, content):
-        return {"leave-one-out tau": content["loo_ktau"]}
+    def summary(self, checkpoint):
+        return {"leave-one-out tau": checkpoint["loo_ktau"]}

@@ -7,22 +7,12 @@ Prints Markdown tables on the surrogate benchmark. The two sides of a ratio run 
 medians of the seconds and of the ratios.
 """
 
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import startup
-
-if __name__ == "__main__":
-    startup.prepare()
-
-import argparse
 import json
+import os
 import platform
 import re
-import resource
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -30,39 +20,38 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
 import torch
 from scipy.stats import rankdata
 from torch.utils.data import DataLoader
 
 import cli
-import surrogate
-from dataset import TEST_FILE, ArchPerfDataset, columns, encode, load_entries, sample_architectures
-from evolution import evolve
-from files import InputError
-from folders import PUBLISHED, SURROGATE, project_folder
-from metrics import ranks
-from network import Predictor, one_thread
-from predictors import load_models
-from scoring import score
-from search import best
-from tasks import TASKS
-from tools import plain
-from workers import cores
+from common.files import InputError
+from common.metrics import ranks
+from common.processes import cores, one_thread
+from data.surrogate import generate
+from dataset import ArchPerfDataset, encode, load_entries
+from network import Predictor
+from recipes import plain
+from recipes.model import score
+from recipes.predictors import load
+from search.evolution import evolve
+from search.exact import best
+from space import columns, sample_architectures
+from tasks import TASKS, TEST_FILE
 
-ROOT = Path(startup.ROOT)
-DATA = ROOT / "data" / SURROGATE
+DATA = ROOT / "data" / "surrogate"
 OWN = ("--data_path", DATA, "--results_path", "results")  # in a temporary folder
 TRAIN = (ROOT / "main.py", *OWN, "--log_path", "logs")
+PUBLISHED = ("--data_path", DATA, "--results_path", ROOT / "results" / "published")
+SEARCH = (ROOT / "tools" / "search.py", *PUBLISHED)
 REPEATS = 3
 EPOCHS = 5  # of the plain loop
 WORKERS = (0, 4)  # of a data loader; the reference has 4
 RANKED = 100  # architectures whose ranks are searched for linearly
 SEARCHED = ("veri", "sop")
-MEASURE = """import resource, subprocess, sys, time
-began = time.perf_counter()
-status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-sys.exit(status)"""
 
 
 def timed(function, *args):
@@ -73,15 +62,14 @@ def timed(function, *args):
 
 
 def command(*words):
-    """Run a Python command in the current folder: (seconds, peak MiB of its largest process).
-
-    A small process starts it, since the peak of a process includes that of the one that started it.
-    """
-    words = [sys.executable, *map(str, words)]
-    process = subprocess.run([sys.executable, "-c", MEASURE, *words], stdout=subprocess.PIPE, text=True)
+    """Run a Python command in the current folder: (seconds, peak MiB; at least the peak of this process so far)."""
+    words, began = [sys.executable, *map(str, words)], time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise InputError(f"{' '.join(words)}: exit status {process.returncode}")
-    return tuple(map(float, process.stdout.split()))
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
 def table(title, header, rows):
@@ -102,6 +90,27 @@ def compare(title, runs):
     table(title, ("", "plain alternative", "its seconds", "ours", "ratio"), sorted(rows, key=lambda row: row[-1]))
 
 
+def bench_commands():
+    read = f"import torch, json; json.load(open({str(DATA / TEST_FILE)!r}))"
+    commands = {
+        "`import torch`, reading the test file": ("-c", read),
+        "`import torch`": ("-c", "import torch"),
+        "`main.py --help`": (ROOT / "main.py", "--help"),
+        "`test.py`": (ROOT / "test.py", *PUBLISHED),
+        "`main.py --recipe gp`": (*TRAIN, "--recipe", "gp"),
+        "`test.py --recipe gp`": (ROOT / "test.py", *OWN, "--recipe", "gp"),
+        "`tools/search.py --tasks sop`": (*SEARCH, "--tasks", "sop"),
+        "`tools/search.py --tasks sop --pareto`": (*SEARCH, "--tasks", "sop", "--pareto"),
+    }
+    runs = defaultdict(list)
+    for _ in range(REPEATS):
+        run = {name: command(*words) for name, words in commands.items()}
+        for name, (took, peak) in run.items():
+            runs[name].append((took, peak, took / next(iter(run.values()))[0]))
+    rows = [(name, *map(median, zip(*several, strict=True))) for name, several in runs.items()]
+    table("Whole commands", ("command", "seconds", "peak MiB", "ratio to the first"), rows)
+
+
 @one_thread()  # faster for the plain loop's small matrices
 def bench_training():
     datasets, epochs = {task: ArchPerfDataset(DATA, task.name) for task in TASKS}, TASKS[0].num_epochs
@@ -120,7 +129,7 @@ def bench_training():
 
 def bench_scoring():
     architectures, _ = load_entries(DATA / TEST_FILE)
-    models, predictors = load_models([task.name for task in TASKS]), [Predictor().eval() for _ in TASKS]
+    models, predictors = [each.model for each in load()], [Predictor().eval() for _ in TASKS]
     for predictor, model in zip(predictors, models, strict=True):
         predictor.load_state_dict(model.networks[0])
     data = ArchPerfDataset(DATA, TASKS[0].name, train=False)
@@ -152,7 +161,7 @@ def bench_scoring():
 
 
 def bench_search():
-    effects = json.loads((DATA / surrogate.EFFECTS_FILE).read_text())["tasks"]
+    effects = json.loads(generate.EFFECTS.read_text())["tasks"]
     sampled, _ = load_entries(DATA / TEST_FILE)
     methods = {
         "exact search": lambda m, seed: best(m, top=1).architectures[0],
@@ -162,57 +171,32 @@ def bench_search():
     rows = []
     for recipe in ("reference", "gp"):
         command(*TRAIN, "--recipe", recipe, "--tasks", *SEARCHED)
-        for task, model in zip(SEARCHED, load_models(SEARCHED, recipe, "results"), strict=True):
+        for task, predictor in zip(SEARCHED, load(SEARCHED, recipe=recipe, results="results"), strict=True):
+            model = predictor.model
             for method, find in methods.items():
                 times, found = zip(*(timed(find, model, seed) for seed in range(REPEATS)), strict=True)
-                true = surrogate.true_scores(effects[task], columns(found)) * surrogate.UNIT
+                true = generate.true_scores(effects[task], columns(found)) * generate.UNIT
                 predicted = score([model], found)[0].tolist()
                 rows.append((task, recipe, method, *(f"{median(v):.4f}" for v in (predicted, true)), median(times)))
     title = "Search: score of the best architecture found, the lower the better; true: the surrogate's without noise"
     table(title, ("task", "recipe", "method", "predicted", "true", "seconds"), rows)
 
 
-def bench_commands():
-    read = f"import torch, json; json.load(open({str(DATA / TEST_FILE)!r}))"
-    published = ("--data_path", DATA, "--results_path", project_folder("results", PUBLISHED))
-    commands = {
-        "`import torch`, reading the test file": ("-c", read),
-        "`import torch`": ("-c", "import torch"),
-        "`main.py --help`": (ROOT / "main.py", "--help"),
-        "`test.py`": (ROOT / "test.py", *published),
-        "`main.py --recipe gp`": (*TRAIN, "--recipe", "gp"),
-        "`test.py --recipe gp`": (ROOT / "test.py", *OWN, "--recipe", "gp"),
-        "`tools/search.py --tasks sop`": (ROOT / "tools" / "search.py", *published, "--tasks", "sop"),
-    }
-    runs = defaultdict(list)
-    for _ in range(REPEATS):
-        run = {name: command(*words) for name, words in commands.items()}
-        for name, (took, peak) in run.items():
-            runs[name].append((took, peak, took / next(iter(run.values()))[0]))
-    rows = [(name, *map(median, zip(*several, strict=True))) for name, several in runs.items()]
-    table("Whole commands", ("command", "seconds", "peak MiB", "ratio to the first"), rows)
-
-
-def scale_step(n):
-    """Rank n architectures; print the seconds, and the memory of this process before and at the peak, MiB."""
-    architectures, models = sample_architectures(n, seed=1), load_models([task.name for task in TASKS])
-    if os.fork():  # drawing the architectures took memory too: the child's peak starts at what they need
-        os.wait()
-        return
-    score(models, architectures[:5000])
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-    took, _ = timed(lambda: [ranks(row) for row in score(models, architectures)])
-    print(took, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def memory(field):
+    """A figure of this process in MiB: VmRSS, its memory, or VmHWM, the peak."""
+    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def bench_scale(largest):
-    rows = []
+    models, rows = [each.model for each in load()], []
     for n in [10**power for power in range(4, 12) if 10**power <= largest]:
-        words = [sys.executable, __file__, "--scale_step", str(n)]
-        answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-        took, before, peak = map(float, answer.split())
+        architectures = sample_architectures(n, seed=1)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from the memory in use
+        before = memory("VmRSS")
+        took, _ = timed(lambda a: [ranks(row) for row in score(models, a)], architectures)
         needed = n * len(TASKS) * (4 + 8) / 2**20  # float32 scores, int64 ranks
-        rows.append((f"{n:,}", took, took / n * 1e6, *(f"{mib:.0f}" for mib in (before, peak - before, needed))))
+        mib = (f"{value:.0f}" for value in (before, memory("VmHWM") - before, needed))
+        rows.append((f"{n:,}", took, took / n * 1e6, *mib))
     header = ("architectures", "seconds", "microseconds each", "with the strings", "more at the peak", "results")
     table("Strings to ranks with eight predictors, memory in MiB", header, rows)
 
@@ -225,7 +209,7 @@ def machine():
     return f"{model}, {cores()} cores; Python {platform.python_version()}, torch {torch.__version__}"
 
 
-PARTS = {"training": bench_training, "scoring": bench_scoring, "search": bench_search, "commands": bench_commands}
+PARTS = {"commands": bench_commands, "training": bench_training, "scoring": bench_scoring, "search": bench_search}
 
 
 def main():
@@ -233,17 +217,15 @@ def main():
     parts = [*PARTS, "scale"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART", help=", ".join(parts))
     parser.add_argument("--scale_to", type=float, default=1e7, help="most architectures in `scale` (default: 1e7)")
-    parser.add_argument("--scale_step", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.scale_step:
-        return scale_step(args.scale_step)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
-    surrogate.make(DATA)
+    generate.make()
     print(f"Measured by `python tools/bench.py` on {machine()}; medians of {REPEATS}.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # it is gone at the end, and with it the current folder
-        for part in args.parts:
-            PARTS.get(part, lambda: bench_scale(args.scale_to))()
+        for part in parts:
+            if part in args.parts:
+                PARTS.get(part, lambda: bench_scale(args.scale_to))()
 
 
 if __name__ == "__main__":

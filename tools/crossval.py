@@ -3,26 +3,22 @@
     python tools/crossval.py                                       every recipe, the five folds of seed 0
     python tools/crossval.py --seed 10 --repeats 3 --json taus.json
     python tools/crossval.py --recipes reference gp
+    python tools/crossval.py --sizes 50 100 200 400                how many measurements does it take?
 
-With p = numpy.random.RandomState(seed).permutation(n), fold f tests on p[f::5] and trains on the rest, in p's order;
-a recipe validates within the rest. Prints the mean tau on the test architectures (NaN counts as 0) over all folds, then
-the recipes' paired differences. In brackets the standard error, corrected for the training data that folds share: the
-variance over k folds times (1/k + n_test/n_train) (Nadeau and Bengio, 2003, doi:10.1023/A:1024068626366).
+With p = numpy.random.RandomState(seed).permutation(n), fold f tests on p[f::5] and trains on the rest, in p's order,
+with --sizes on its first N; a recipe validates within these. Prints the mean tau on the test architectures (NaN counts
+as 0) over all folds, then the recipes' paired differences. In brackets the standard error, corrected for the training
+data that folds share: the variance over k folds times (1/k + n_test/n_train) (Nadeau and Bengio, 2003,
+doi:10.1023/A:1024068626366).
 """
 
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import startup
-
-if __name__ == "__main__":
-    startup.prepare()
-
 import contextlib
+import itertools
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
@@ -30,15 +26,14 @@ from tqdm import tqdm
 
 import cli
 import recipes
-import surrogate
-from dataset import TRAIN_FILE, encode, load_train
-from files import InputError, say, write_file
-from folders import check_output, choose_folders
-from metrics import kendall_tau
+from common.files import InputError, write_file
+from common.metrics import kendall_tau
+from common.processes import cores, run_jobs
+from dataset import find_data, load_train
 from recipes import RECIPES
-from scoring import score
+from recipes.base import TooFewError
+from recipes.model import score
 from tasks import find_task
-from workers import cores, run_jobs
 
 FOLDS = 5
 
@@ -49,48 +44,65 @@ def split(n, seed):
     return [(np.delete(p, np.s_[fold::FOLDS]), p[fold::FOLDS]) for fold in range(FOLDS)]
 
 
-def test_tau(_, recipe, task, architectures, ranks, train, test):
+def fold_tau(_, recipe, task, architectures, ranks, train, test):
     """Fit a recipe on the architectures `train`; returns Kendall's tau on those of `test`, 0 where it is NaN."""
-    content = recipe.fit(task, encode([architectures[i] for i in train]), ranks[train])
-    scores = score([recipe.model(content)], [architectures[i] for i in test])
+    fitted, _ = recipe.learn(task, [architectures[i] for i in train], ranks[train])
+    scores = score([recipe.model(fitted)], [architectures[i] for i in test], names=[recipe.name])
     return kendall_tau(scores, torch.as_tensor(ranks[test])[None]).nan_to_num(0).item()
 
 
-def cross_validate(architectures, ranks, names, seeds, processes, progress=tqdm):
-    """Kendall's tau of each recipe: {name: (seeds, folds, tasks) array}.
+def cross_validate(architectures, ranks, names, seeds, processes, sizes=(None,), progress=tqdm):
+    """Kendall's tau of each recipe: {name: (sizes, seeds, folds, tasks) array}, NaN where a recipe needs more labels.
 
-    ranks: {task name: (n,) int64}; names: the recipes'; progress: wraps an iterable as tqdm does. Raises InputError
-    where a recipe cannot be fitted or its process dies.
+    ranks: {task name: (n,) int64}; names: the recipes'; sizes: numbers of training architectures, None for all;
+    progress: wraps an iterable as tqdm does. Raises InputError where a recipe cannot be fitted or its process dies.
     """
-    jobs = [
-        ((name, s, fold, t), test_tau, (recipes.get(name), find_task(task), architectures, ranks[task], *indices))
-        for name in names
-        for s, seed in enumerate(seeds)
-        for fold, indices in enumerate(split(len(architectures), seed))
-        for t, task in enumerate(ranks)
-    ]
-    taus = {name: np.zeros((len(seeds), FOLDS, len(ranks))) for name in names}
+    tasks, folds, jobs = [find_task(name) for name in ranks], [split(len(architectures), seed) for seed in seeds], []
+    for name, (i, size) in itertools.product(names, enumerate(sizes)):
+        recipe = recipes.get(name)
+        if too_few(recipe, tasks, size or len(folds[0][0][0])):
+            continue
+        for s, fold, t in np.ndindex(len(seeds), FOLDS, len(tasks)):
+            train, test = folds[s][fold]
+            arguments = recipe, tasks[t], architectures, ranks[tasks[t].name], train[:size], test
+            jobs.append(((name, i, s, fold, t), fold_tau, arguments))
+    taus = {name: np.full((len(sizes), len(seeds), FOLDS, len(tasks)), np.nan) for name in names}
     with contextlib.closing(run_jobs(jobs, processes)) as messages:
         for (name, *index), result in progress(messages, total=len(jobs)):
             if result.error:
-                raise InputError(f"{name}: {list(ranks)[index[2]]}: {result.error}")
+                raise InputError(f"{name}: {tasks[index[-1]].name}: {result.error}")
             taus[name][tuple(index)] = result.value
     return taus
 
 
-def mean(values):
-    """Mean of one value a fold and its corrected standard error, as text."""
-    error = (values.var(ddof=1) * (1 / len(values) + 1 / (FOLDS - 1))) ** 0.5
+def too_few(recipe, tasks, n):
+    """Why a recipe cannot learn the tasks from n architectures, or None."""
+    for task in tasks:
+        try:
+            recipe.train_steps(task, n)
+        except TooFewError as error:
+            return error
+    return None
+
+
+def mean(values, test_share=1 / (FOLDS - 1)):
+    """Mean of one value a fold and its corrected standard error, as text. test_share: n_test / n_train."""
+    if np.isnan(values).any():
+        return "-"
+    error = (values.var(ddof=1) * (1 / len(values) + test_share)) ** 0.5
     return f"{values.mean():.4f} ({error:.4f})"
 
 
 def table(tasks, taus):
-    """Taus as Markdown: a row for each task name and their mean, then the differences between the recipes' means."""
+    """Taus as Markdown: a row for each task name and their mean, then the differences between the recipes' means.
+
+    taus: {recipe: (seeds, folds, tasks) array}.
+    """
     folds = {name: values.reshape(-1, len(tasks)) for name, values in taus.items()}
-    rule = "|---" + "|--:" * len(folds) + "|"
+    rule = f"|---{'|--:' * len(folds)}|"
     lines = [f"| tau | {' | '.join(folds)} |", rule]
-    for i, task in enumerate(tasks):
-        lines.append(f"| {task} | {' | '.join(mean(values[:, i]) for values in folds.values())} |")
+    for t, task in enumerate(tasks):
+        lines.append(f"| {task} | {' | '.join(mean(values[:, t]) for values in folds.values())} |")
     lines.append(f"| **mean** | {' | '.join(mean(values.mean(1)) for values in folds.values())} |")
     lines += ["", f"| row less column | {' | '.join(folds)} |", rule]
     for name, row in folds.items():
@@ -99,39 +111,69 @@ def table(tasks, taus):
     return "\n".join(lines)
 
 
+def table_by_size(sizes, n, taus):
+    """Mean taus of all tasks as Markdown, a row for each size. taus: {recipe: (sizes, seeds, folds, tasks) array}."""
+    lines = [f"| labels | {' | '.join(taus)} |", f"|--:{'|--:' * len(taus)}|"]
+    for i, size in enumerate(sizes):
+        cells = (mean(values[i].mean(-1).ravel(), n / FOLDS / size) for values in taus.values())
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def parse_arguments():
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
-    parser.add_argument(
-        "--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE", help="only these"
-    )
+    help = "only these"
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE", help=help)
+    help = "train each fold on its first N architectures only, for each N"
+    parser.add_argument("--sizes", nargs="+", type=cli.positive, metavar="N", help=help)
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the first permutation (default: 0)")
     parser.add_argument("--repeats", type=cli.positive, default=1, help="permutations, consecutive seeds (default: 1)")
     parser.add_argument("--jobs", type=cli.positive, help="processes (default: the number of cores)")
-    parser.add_argument(
-        "--json", type=cli.output_file, metavar="FILE", help="write every tau: {recipe: [seed][fold][task]}"
-    )
+    help = "write every tau: {recipe: [seed][fold][task]}, with --sizes {recipe: [size][seed][fold][task]}"
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help=help)
     args = parser.parse_args()
     if args.seed + args.repeats > 2**32:
         parser.error("--repeats: the last seed is above 2**32 - 1")
     return args
 
 
+def check_sizes(path, n, tasks, names, sizes):
+    """Raise InputError unless n architectures are enough for the folds, the sizes and, without sizes, the recipes."""
+    trained = n - -(-n // FOLDS)
+    if n < 2 * FOLDS:
+        raise InputError(f"{path}: {n} architectures: expected at least {2 * FOLDS}")
+    if sizes and not 2 <= sizes[0] <= sizes[-1] <= trained:
+        raise InputError(f"--sizes: expected numbers from 2 to {trained}, which a fold of {n} architectures trains on")
+    errors = {} if sizes else {name: too_few(recipes.get(name), tasks, trained) for name in names}
+    errors = {name: error for name, error in errors.items() if error}
+    if errors:
+        able = " ".join(name for name in RECIPES if name not in errors)
+        raise InputError(f"{next(iter(errors.values()))}; leave {', '.join(errors)} out: --recipes {able}")
+
+
 def main():
     args = parse_arguments()
-    choose_folders(args)
-    surrogate.prepare(args.data_path)
-    path = Path(args.data_path, TRAIN_FILE)
+    data = find_data(args.data_path)
     if args.json:
-        check_output(args.json, surrogate.input_files(args.data_path))
-    architectures, ranks = load_train(path, args.tasks, say)
-    if len(architectures) < 2 * FOLDS:
-        raise InputError(f"{path}: {len(architectures)} architectures: expected at least {2 * FOLDS}")
-    seeds = list(range(args.seed, args.seed + args.repeats))
-    taus = cross_validate(architectures, ranks, list(dict.fromkeys(args.recipes)), seeds, args.jobs or cores())
-    print(table(ranks, taus))
+        data.check_output(args.json)
+    architectures, ranks = load_train(data.train_file, args.tasks)
+    names, sizes = list(dict.fromkeys(args.recipes)), sorted(set(args.sizes or ()))
+    tasks = [find_task(name) for name in ranks]
+    check_sizes(data.train_file, len(architectures), tasks, names, sizes)
+    content = {"seeds": list(range(args.seed, args.seed + args.repeats)), "tasks": list(ranks)}
+    taus = cross_validate(architectures, ranks, names, content["seeds"], args.jobs or cores(), sizes or [None])
+    if sizes:
+        print(table_by_size(sizes, len(architectures), taus))
+        for name, size in itertools.product(names, sizes):
+            if error := too_few(recipes.get(name), tasks, size):
+                print(f"- {name} cannot train on {size}: {error}")
+        content["sizes"] = sizes
+    else:
+        taus = {name: values[0] for name, values in taus.items()}
+        print(table(ranks, taus))
     if args.json:
-        content = {"seeds": seeds, "tasks": list(ranks), "tau": {name: t.tolist() for name, t in taus.items()}}
+        content["tau"] = {name: np.where(np.isnan(values), None, values).tolist() for name, values in taus.items()}
         write_file(args.json, json.dumps(content).encode())
 
 

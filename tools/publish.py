@@ -6,23 +6,16 @@
 Writes results/published/ with only the snapshots that score, and logs/published/ without the name of the machine.
 """
 
-import os
 import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import startup
-
-if __name__ == "__main__":
-    startup.prepare()
-
 from pathlib import Path
 
-import checkpoint
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import cli
 import recipes
-from files import make_folder, read_file, write_file
-from folders import PUBLISHED, project_folder
+from common.files import make_folder, read_file, write_file
+from dataset import PUBLISHED, project_path
+from recipes.checkpoint import to_bytes
 from tasks import TASKS
 
 
@@ -31,9 +24,9 @@ def publish(results, logs, to_results, to_logs):
     recipe = recipes.get(recipes.DEFAULT)
     make_folder(to_results)
     for task in TASKS:
-        content = recipe.load(recipe.path(results, task), task)
-        content["snapshots"] = {content["index"]: content["snapshots"][content["index"]]}
-        checkpoint.save(recipe.path(to_results, task), content)
+        predictor = recipe.load(recipe.path(results, task), task)
+        used = {predictor.snapshot: predictor.checkpoint["snapshots"][predictor.snapshot]}
+        write_file(recipe.path(to_results, task), to_bytes(predictor.checkpoint | {"snapshots": used}))
     for path in Path(logs).glob("*/*/events.out.tfevents.*"):
         target = Path(to_logs, path.parent.relative_to(logs), "events.out.tfevents.published")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,8 +35,8 @@ def publish(results, logs, to_results, to_logs):
 
 def main():
     cli.Parser(description=__doc__).parse_args()
-    published = project_folder("results", PUBLISHED), project_folder("logs", PUBLISHED)
-    publish(project_folder("results"), project_folder("logs", "train_final"), *published)
+    published = project_path("results", PUBLISHED), project_path("logs", PUBLISHED)
+    publish(project_path("results"), project_path("logs", "train_final"), *published)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,29 @@
-"""Architectures in real units, and how much of the search space each beats by prediction.
+"""Describe architectures: their layers in real units, their size, and how much of the search space each beats.
 
     python tools/rank.py j211111211211311311121231121221000000 --tasks sop veri
     python tools/rank.py - --recipe gp --json < strings.txt        one string a line; with 80 % intervals
 
-The space is 100,000 sampled architectures: depth uniform, then each choice uniform. A layer is written as heads/MLP
+The space is 100,000 sampled architectures: depth uniform, then each layer uniform. A layer is written as heads/MLP
 ratio. The percentage compares predictions. The interval holds the true share with probability 0.8, and need not contain
-the percentage.
+the percentage; for an architecture that was chosen because its prediction is the best it is too optimistic.
 """
 
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import startup
-
-if __name__ == "__main__":
-    startup.prepare()
-
-import contextlib
 import json
+import sys
+from pathlib import Path
 
-import numpy as np
-import torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
-from dataset import columns
-from files import InputError
-from predictors import SAMPLED, load_predictors, shares_beaten
+from common.files import InputError
+from dataset import find_data
 from recipes import PROBABILITY
-from space import choices, layers_text, measure
+from recipes.predictors import SAMPLED, check_device, load, shares_beaten, shares_intervals
+from space import columns, measure
 
 
 def read(arguments):
-    """Architecture strings from the command line or, for "-", standard input; raises DataError, InputError."""
+    """Architecture strings from the command line or, for "-", standard input; raises InputError."""
     if arguments == ["-"]:
         arguments = sys.stdin.buffer.read().decode(errors="replace").splitlines()
         keys = [f"standard input: line {i}" for i in range(1, len(arguments) + 1)]
@@ -45,59 +35,63 @@ def read(arguments):
     return arguments
 
 
-def intervals(recipe, loaded, scores, largest):
-    """Intervals of the shares that n architectures truly beat on each of k tasks: (k, n, 2); scores: (k, n)."""
-    ends = []
-    for each, row in zip(loaded, scores, strict=True):
-        low, high = recipe.rank_interval(each.content, torch.from_numpy(row), SAMPLED, PROBABILITY)
-        # Of the sampled ones, a true rank r has r before it and the rest after it.
-        smaller = np.stack([low, high + 1], 1) / SAMPLED
-        ends.append(smaller if largest else 1 - smaller[:, ::-1])
-    return np.stack(ends)
+def describe(predictors, architectures, device):
+    """Entries of the JSON for n architectures."""
+    scores, shares = shares_beaten(predictors, architectures, device)
+    has_intervals = predictors[0].recipe.rank_interval is not None
+    intervals = shares_intervals(predictors, scores) if has_intervals else None
+    measured, entries = measure(architectures), []
+    for i, architecture in enumerate(architectures):
+        layers = measured.layers[i]
+        entry = {
+            "arch": architecture,
+            "heads": measured.heads[i, :layers].tolist(),
+            "mlp_ratios": measured.mlp_ratios[i, :layers].tolist(),
+            "params": int(measured.parameters[i]),
+            "macs": int(measured.macs[i]),
+            "tasks": {},
+        }
+        for k, predictor in enumerate(predictors):
+            entry["tasks"][predictor.task.name] = {"beats": float(shares[k, i])}
+            if has_intervals:
+                entry["tasks"][predictor.task.name]["interval"] = intervals[k, i].tolist()
+        entries.append(entry)
+    return entries
+
+
+def text(entry, layers):
+    """An entry as lines of text; layers: the text of its layers."""
+    lines = [
+        f"{entry['arch']}\n  {len(entry['heads'])} layers, heads/MLP ratio: {layers}",
+        f"  {entry['params'] / 1e6:.2f} M parameters, {entry['macs'] / 1e9:.2f} G multiply-accumulates",
+        f"  beats of {SAMPLED:,} sampled architectures, by prediction:",
+    ]
+    for name, task in entry["tasks"].items():
+        lines.append(f"    {name:<10}  {100 * task['beats']:7.3f} %")
+        if "interval" in task:
+            low, high = task["interval"]
+            lines[-1] += f"   {100 * low:.1f} to {100 * high:.1f} % with probability {PROBABILITY}"
+    return "\n".join(lines)
 
 
 def main():
     parser = cli.Parser(description=__doc__)
     parser.add_argument("architectures", nargs="+", metavar="ARCH", help="37 characters each; - reads standard input")
     cli.add_predictors(parser)
-    cli.add_recipe(parser)
-    cli.add_largest(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    architectures = read(args.architectures)
-    with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
-        recipe, loaded = load_predictors(args)
-    models = [each.model for each in loaded]
-    scores, shares = shares_beaten(models, architectures, args.device, args.largest)
-    ends = intervals(recipe, loaded, scores, args.largest) if recipe.rank_interval else None
-    measured, chosen, answers = measure(architectures), choices(architectures), []
-    for i, architecture in enumerate(architectures):
-        layers = int(measured.layers[i])
-        tasks = {task.name: {"beats": float(shares[k, i])} for k, task in enumerate(args.tasks)}
-        for k, task in enumerate(args.tasks if recipe.rank_interval else ()):
-            tasks[task.name]["interval"] = ends[k, i].tolist()
-        answers.append(
-            {
-                "arch": architecture,
-                "heads": measured.heads[i, :layers].tolist(),
-                "mlp_ratios": measured.mlp_ratios[i, :layers].tolist(),
-                "params": int(measured.parameters[i]),
-                "macs": int(measured.macs[i]),
-                "tasks": tasks,
-            }
-        )
     if args.json:
-        print(json.dumps(answers))
+        cli.messages_to_stderr()
+    architectures = read(args.architectures)
+    check_device(args.device)
+    predictors = load(args.tasks, data=find_data(args.data_path), recipe=args.recipe, results=args.results_path)
+    entries = describe(predictors, architectures, args.device)
+    if args.json:
+        print(json.dumps(entries))
         return
-    for answer, layers in zip(answers, map(layers_text, chosen), strict=True):
-        print(f"{answer['arch']}\n  {len(answer['heads'])} layers, heads/MLP ratio: {layers}")
-        print(f"  {answer['params'] / 1e6:.2f} M parameters, {answer['macs'] / 1e9:.2f} G multiply-accumulates")
-        print(f"  beats of {SAMPLED:,} sampled architectures, by prediction:")
-        for name, task in answer["tasks"].items():
-            interval = "   {:.1f} to {:.1f} % with probability {}".format(
-                *(100 * end for end in task.get("interval", (0, 0))), PROBABILITY
-            )
-            print(f"    {name:<10}  {100 * task['beats']:7.3f} %{interval if 'interval' in task else ''}")
+    measured = measure(architectures)
+    for i, entry in enumerate(entries):
+        print(text(entry, measured.layers_text(i)))
 
 
 if __name__ == "__main__":

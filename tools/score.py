@@ -1,111 +1,115 @@
 """Score a submission against the true ranks: Kendall's tau of each task and their mean, and the top of the ranking.
 
-    python tools/score.py Track2_submitA_test_final.json data/surrogate/truth.json
+    python tools/score.py Track2_submitA_test_final.json TRUTH
     python tools/score.py SUBMISSION TRUTH --top 50 --tasks sop veri --json
     python tools/score.py SUBMISSION TRUTH --uncertainty intervals.json
 
-"in top K": how many of the truly best K are among the predicted best K. "true rank of the best":
-the true rank, 0 the best, of the architecture predicted to be the best. "coverage": the share of true ranks that lie in
-the intervals that test.py --uncertainty wrote.
+TRUTH labels the same architectures, as a training file does: with `<task>_rank` or `<task>_accuracy`. "in top K": how
+many of the truly best K are among the predicted best K. "true rank of the best": the true rank, 0 the best, of the
+architecture predicted to be the best. With ties, both are expected values over the orders of equal ones. "coverage":
+the share of true ranks in the intervals that test.py --uncertainty wrote, of all architectures and of the predicted
+best K: intervals hold for architectures chosen without a look at predictions; for the best they are too narrow.
 """
 
+import json
 import os
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import startup
-
-if __name__ == "__main__":
-    startup.prepare()
-
-import json
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from scipy.stats import kendalltau
 
 import cli
-import metrics
-from dataset import DataError, labelled_tasks, load_entries, parse_labels
+from common.files import InputError, log
+from dataset import label_fields, load_entries, load_same, read_labels
+from recipes.predictors import NOT_PREDICTED
+from tasks import find_task
 
 
-def read_same(path, other_path, other):
-    """Content of the file `path`, in the order of `other`, the content of the file `other_path`.
+def submitted_ranks(path, entries, task):
+    """Ranks of a task in a submission: (n,) int64, or None where nothing predicted them.
 
-    Raises DataError unless both hold the same architectures under the same names, OSError.
+    Raises InputError unless they are integers from 0 to n - 1.
     """
-    _, content = load_entries(path)
-    for name in (*other, *content):
-        if name not in content:
-            raise DataError(f"{path}: {name} is missing: expected the {len(other)} architectures of {other_path}")
-        if name not in other:
-            raise DataError(f"{path}: {name} is not one of the {len(other)} architectures of {other_path}: remove it")
-        if content[name]["arch"] != other[name]["arch"]:
-            raise DataError(f"{path}: {name}: arch is {content[name]['arch']}: expected {other[name]['arch']}")
-    return {name: content[name] for name in other}
+    key = find_task(task).rank_key
+    found = [entry.get(key, NOT_PREDICTED) for entry in entries.values()]
+    if all(rank == NOT_PREDICTED for rank in found):
+        return None
+    for name, rank in zip(entries, found, strict=True):
+        if type(rank) is not int or not 0 <= rank < len(entries):
+            expected = f"expected an integer from 0 to {len(entries) - 1}, or --tasks without {task}"
+            raise InputError(f"{path}: {name}: {key} is {json.dumps(rank)[:40]}: {expected}")
+    return np.array(found)
 
 
-def submitted_ranks(path, content, task):
-    """Ranks of a task in a submission: (n,) int64; raises DataError unless they are integers from 0 to n - 1."""
-    for name, entry in content.items():
-        rank = entry.get(task.rank_key)
-        if type(rank) is not int or not 0 <= rank < len(content):
-            found = f"is {json.dumps(rank)[:40]}" if task.rank_key in entry else "is missing"
-            expected = f"expected an integer from 0 to {len(content) - 1}, or --tasks without {task.name}"
-            raise DataError(f"{path}: {name}: {task.rank_key} {found}: {expected}")
-    return np.array([entry[task.rank_key] for entry in content.values()])
+def in_best(ranks, k):
+    """Probability of each of n architectures to be among the best k, in a random order of equal ranks: (n,)."""
+    _, inverse, counts = np.unique(ranks, return_inverse=True, return_counts=True)
+    before = np.cumsum(counts) - counts
+    return np.clip((k - before) / counts, 0, 1)[inverse]
 
 
-def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None, largest=False):
-    """Figures of a submission: {task name: {"tau": float, "in_top": int, "best": int, "coverage": float}}.
-
-    tasks: by default those that the truth labels; largest: the largest label of the truth has rank 0. "coverage" is
-    there with `intervals_path`. Raises DataError where the files hold different architectures, a rank or an interval is
-    invalid, or all ranks of a task are equal; OSError.
-    """
-    if os.path.basename(submission_path) == "truth.json" or os.path.basename(truth_path).startswith("Track2_submit"):
-        raise DataError(f"{submission_path} {truth_path}: swapped: name the submission first, then the truth")
-    _, truth = load_entries(truth_path)
-    submission = read_same(submission_path, truth_path, truth)
-    intervals = read_same(intervals_path, truth_path, truth) if intervals_path else None
-    tasks = tasks or labelled_tasks(truth_path, truth)
-    labels, figures = parse_labels(truth_path, truth, tasks), {}
-    for task in tasks:
-        predicted, true = submitted_ranks(submission_path, submission, task), labels[task.name]
-        true = metrics.ranks(-true) if largest else true
-        if len(set(predicted)) == 1 or len(set(true)) == 1:
-            same = f"all ranks are equal here or in {truth_path}"
-            raise DataError(f"{submission_path}: {task.rank_key}: tau is undefined, as {same}")
-        best, truly_best = (np.argsort(ranks, kind="stable") for ranks in (predicted, true))
-        figures[task.name] = {
-            "tau": float(kendalltau(predicted, true).statistic),
-            "in_top": len(set(best[:top]) & set(truly_best[:top])),
-            "best": int(true[best[0]]),
-        }
-        if intervals:
-            low, high = read_intervals(intervals_path, intervals, task)
-            figures[task.name]["coverage"] = float(((low <= true) & (true <= high)).mean())
-    return figures
-
-
-def read_intervals(path, content, task):
-    """Ends of a task's intervals in the content of test.py --uncertainty: (2, n) int64; raises DataError."""
-    key = f"{task.rank_key}_interval"
-    for name, entry in content.items():
+def read_intervals(path, entries, task):
+    """Ends of a task's intervals in the entries of test.py --uncertainty: (2, n) int64; raises InputError."""
+    key = f"{find_task(task).rank_key}_interval"
+    for name, entry in entries.items():
         ends = entry.get(key)
         if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int for end in ends)):
-            raise DataError(
-                f"{path}: {name}: {key} is {json.dumps(ends)[:40]}: expected [low, high], as test.py writes"
-            )
-    return np.array([entry[key] for entry in content.values()]).T
+            found = json.dumps(ends)[:40]
+            raise InputError(f"{path}: {name}: {key} is {found}: expected [low, high], as test.py writes")
+    return np.array([entry[key] for entry in entries.values()]).T
+
+
+def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None):
+    """Figures of a submission: {task name: {"tau", "in_top", "best", and with intervals "coverage", "top_coverage"}}.
+
+    tasks: names, by default those that the truth labels and the submission predicts. Raises InputError where the files
+    hold different architectures, a rank or an interval is invalid, no task is predicted, or all ranks of a task are
+    equal; OSError.
+    """
+    if os.path.basename(submission_path) == "truth.json" or os.path.basename(truth_path).startswith("Track2_submit"):
+        raise InputError(f"{submission_path} {truth_path}: swapped: name the submission first, then the truth")
+    _, truth = load_entries(truth_path)
+    submission = load_same(submission_path, truth_path, truth)
+    intervals = load_same(intervals_path, truth_path, truth) if intervals_path else None
+    names = tasks or label_fields(truth_path, truth)
+    predicted = {name: submitted_ranks(submission_path, submission, name) for name in names}
+    missing = [name for name, ranks in predicted.items() if ranks is None]
+    if missing and (tasks or len(missing) == len(predicted)):
+        raise InputError(f"{submission_path}: does not predict {', '.join(missing)}: name other --tasks")
+    if missing:
+        log.info(f"not predicted in {submission_path}, so not counted: {', '.join(missing)}")
+    figures = {}
+    for name, true in read_labels(truth_path, truth, [name for name in predicted if name not in missing]).items():
+        ranks = predicted[name]
+        if len(set(ranks)) == 1 or len(set(true)) == 1:
+            same = f"all ranks are equal here or in {truth_path}"
+            raise InputError(f"{submission_path}: {name}: tau is undefined, as {same}")
+        first, in_top = in_best(ranks, 1), in_best(ranks, top)
+        figures[name] = {
+            "tau": float(kendalltau(ranks, true).statistic),
+            "in_top": float(in_top @ in_best(true, top)),
+            "best": float(first @ true),
+        }
+        if intervals:
+            low, high = read_intervals(intervals_path, intervals, name)
+            covered = (low <= true) & (true <= high)
+            figures[name] |= {"coverage": float(covered.mean()), "top_coverage": float(in_top @ covered / in_top.sum())}
+    return figures
 
 
 def table(figures, top):
     """Figures as text, a line for each task, and the mean tau."""
-    lines = [f"task            tau  in top {top:<5}  true rank of the best"]
-    for name, row in figures.items():
-        coverage = f"  coverage {row['coverage']:.3f}" if "coverage" in row else ""
-        lines.append(f"{name:<10}  {row['tau']:7.4f}  {row['in_top']:>12}  {row['best']:>21}{coverage}")
+    names = {"in_top": f"in top {top}", "best": "true rank of the best"}
+    names |= {"coverage": "coverage", "top_coverage": f"coverage, top {top}"}
+    columns = {key: name for key, name in names.items() if all(key in row for row in figures.values())}
+    lines = [f"{'task':<10}  {'tau':>7}  " + "  ".join(columns.values())]
+    for task, row in figures.items():
+        texts = {key: f"{row[key]:.3f}" if "coverage" in key else f"{round(row[key], 1):g}" for key in columns}
+        cells = "  ".join(f"{text:>{len(columns[key])}}" for key, text in texts.items())
+        lines.append(f"{task:<10}  {row['tau']:7.4f}  {cells}")
     return "\n".join([*lines, f"{'mean':<10}  {sum(row['tau'] for row in figures.values()) / len(figures):7.4f}"])
 
 
@@ -113,16 +117,18 @@ def main():
     parser = cli.Parser(description=__doc__)
     parser.add_argument("submission", metavar="SUBMISSION", help="file that test.py wrote")
     parser.add_argument("truth", metavar="TRUTH", help="the same architectures with their true ranks, or other labels")
-    cli.add_tasks(parser, "all that the truth labels")
+    cli.add_tasks(parser, "all that the truth labels and the submission predicts")
     parser.add_argument("--top", type=cli.positive, default=100, metavar="K", help="size of the top (default: 100)")
     parser.add_argument("--uncertainty", metavar="FILE", help="intervals that test.py --uncertainty wrote")
-    cli.add_largest(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON: each tau, their mean, the rest under 'top'")
+    parser.add_argument(
+        "--json", action="store_true", help='print JSON: {"mean_tau": number, "tasks": {task: figures}}'
+    )
     args = parser.parse_args()
-    figures = score(args.submission, args.truth, args.tasks, args.top, args.uncertainty, args.largest)
     if args.json:
-        content = {name: row.pop("tau") for name, row in figures.items()}
-        print(json.dumps(content | {"mean": sum(content.values()) / len(content), "top": figures}))
+        cli.messages_to_stderr()
+    figures = score(args.submission, args.truth, args.tasks, args.top, args.uncertainty)
+    if args.json:
+        print(json.dumps({"mean_tau": sum(row["tau"] for row in figures.values()) / len(figures), "tasks": figures}))
     else:
         print(table(figures, args.top))
 

@@ -24,17 +24,17 @@ import math
 import time
 
 import numpy as np
-from tqdm import tqdm
-
-import cli
-import search
 import surrogate
-from dataset import sample_architectures
 from evolution import evolve
 from files import InputError, say, write_file
 from folders import check_output
 from predictors import SAMPLED, load_predictors, shares_beaten
 from scoring import Model, score
+from tqdm import tqdm
+
+import cli
+import search
+from dataset import sample_architectures
 from space import NUM_ARCHITECTURES, check_budgets, choices, layers_text, measure
 
 STANDARDISED = 10_000  # sampled architectures that give a task's mean and standard deviation

@@ -1,13 +1,18 @@
-"""Score many architectures with several models at once."""
+"""The description of a fitted predictor, and the scores of many architectures by several predictors at once."""
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from dataset import DEPTHS, FEATURES, LENGTH, WIDTH, encode
-from network import Predictor, one_thread
+from common.files import InputError
+from common.processes import one_thread
+from dataset import encode
+from network import Predictor
+from space import DEPTHS, FEATURES, LENGTH, WIDTH, sample_architectures
 
 CHUNK = 1024  # architectures encoded at a time: few enough for the cache
+STANDARDISED = 10_000  # sampled architectures that give a predictor's mean and standard deviation
 
 
 class Model(NamedTuple):
@@ -55,12 +60,14 @@ def network_scores(x, weights, biases):
 
 @one_thread()
 @torch.inference_mode()
-def score(models, architectures, device="cpu"):
-    """Score n architecture strings with k models: (k, n) float32; lower is better.
+def score(models, architectures, device="cpu", names=None):
+    """Score n architecture strings with k models: (k, n); lower is better. float32, with functions float64.
 
-    models: k of Model, or functions from encodings (m, 37, 10) to (m,) scores. Memory beyond the result does not grow
-    with n. Raises DataError for a string outside the search space.
+    models: k of Model, or functions from encodings (m, 37, 10) to (m,) real numbers; names: of the models, for
+    messages. Memory beyond the result does not grow with n. Raises InputError for a string outside the search space, a
+    score that is not finite, and a function that returns anything else than m real numbers.
     """
+    names = names or [f"model {i}" for i in range(len(models))]
     described = [(i, model) for i, model in enumerate(models) if isinstance(model, Model)]
     functions = [(i, model) for i, model in enumerate(models) if not isinstance(model, Model)]
     quadratic = [(i, model.matrix.to(device, torch.float32)) for i, model in described if model.matrix.any()]
@@ -69,7 +76,7 @@ def score(models, architectures, device="cpu"):
     owner = torch.tensor([i for i, model in described for _ in model.networks], device=device)
     weights = torch.tensor([weight for _, model in described for weight in model.weights], device=device)[:, None]
 
-    scores = torch.empty(len(models), len(architectures))
+    scores = torch.empty(len(models), len(architectures), dtype=torch.float64 if functions else torch.float32)
     for start in range(0, len(architectures), CHUNK):
         encodings = encode(architectures[start : start + CHUNK])
         x = encodings.to(device).flatten(1)[:, FEATURES]
@@ -78,7 +85,42 @@ def score(models, architectures, device="cpu"):
             values.index_add_(0, owner, network_scores(x, *merged).mul_(weights))
         for i, matrix in quadratic:
             values[i] += (x @ matrix).mul_(x).sum(1)
-        for i, model in functions:
-            values[i] = model(encodings)
         scores[:, start : start + CHUNK] = values
+        for i, model in functions:
+            scores[i, start : start + CHUNK] = _call(model, encodings, names[i])
+    for name, row in zip(names, scores, strict=True):
+        if not row.isfinite().all():
+            raise InputError(f"{name}: {(~row.isfinite()).sum()} of {len(row)} scores are not finite: train it again")
     return scores
+
+
+def _call(model, encodings, name):
+    """Scores of the encodings by a function; raises InputError unless they are a real number each."""
+    found = torch.as_tensor(model(encodings))
+    if found.shape != encodings.shape[:1] or found.is_complex() or found.dtype == torch.bool:
+        shape = " x ".join(map(str, found.shape)) or "one"
+        raise InputError(f"{name}: its model returns {shape} {found.dtype}: expected {len(encodings)} real numbers")
+    return found
+
+
+def combine(models, device="cpu"):
+    """One model whose score is the mean of the k models' standardised scores, or the only model.
+
+    Standardised scores: less their mean, divided by their standard deviation, over STANDARDISED sampled architectures.
+    Returns a Model where all are, else a function from encodings.
+    """
+    if len(models) == 1:
+        return models[0]
+    scores = score(models, sample_architectures(STANDARDISED, seed=0), device).double().numpy()
+    means, stds = scores.mean(1), scores.std(1)
+    scales = [float(1 / (len(models) * std)) for std in np.where(stds > 0, stds, 1)]
+    offset = float(-means @ scales)
+    pairs = list(zip(scales, models, strict=True))
+    if not all(isinstance(model, Model) for model in models):
+        return lambda encodings: (
+            sum(scale * torch.as_tensor(model(encodings)).double() for scale, model in pairs) + offset
+        )
+    matrix = sum(scale * model.matrix for scale, model in pairs)
+    matrix[range(len(DEPTHS)), range(len(DEPTHS))] += offset  # one of these features is 1, the others are 0
+    weights = tuple(scale * weight for scale, model in pairs for weight in model.weights)
+    return Model(matrix, tuple(network for model in models for network in model.networks), weights)

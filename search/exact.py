@@ -42,10 +42,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scoring import merge_networks
 
 from dataset import DEPTHS, LAYERS
 from network import one_thread
-from scoring import merge_networks
 from space import CHOICES, MACS, NUM_RATIOS, PARAMETERS, check_budgets, strings
 
 MARGIN, TICK = 2.0**-43, 2.0**-42

@@ -4,9 +4,9 @@ import collections
 import math
 
 import numpy as np
+from files import InputError
 
 from dataset import DEPTHS, LAYERS
-from files import InputError
 from search import Found, interruption
 from space import CHOICES, HEADS, MACS, NUM_ARCHITECTURES, NUM_RATIOS, PARAMETERS, check_budgets, strings
 

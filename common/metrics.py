@@ -5,9 +5,7 @@ import math
 import numpy as np
 import torch
 
-from files import InputError
-
-MOST_PAIRED = 4096  # up to here the counts of pairs are exact in float32
+MAX_PAIRED = 4096  # up to here the counts of pairs are exact in float32
 
 
 def pair_signs(values):
@@ -19,7 +17,7 @@ def kendall_tau(scores, labels, signs=None):
     """Kendall's tau-b of every row of `scores` with the same row of `labels`, as scipy.stats.kendalltau.
 
     tau_b = (concordant - discordant) / sqrt(pairs untied in scores * pairs untied in labels), Kendall (1945),
-    doi:10.1093/biomet/33.3.239. All pairs are compared, in O(b n^2) time and memory, up to n = MOST_PAIRED; larger
+    doi:10.1093/biomet/33.3.239. All pairs are compared, in O(b n^2) time and memory, up to n = MAX_PAIRED; larger
     rows go to scipy, which sorts.
 
     scores, labels: (b, n) tensors; signs: pair_signs(labels), where they are known. Returns (b,) float64 in [-1, 1];
@@ -28,7 +26,7 @@ def kendall_tau(scores, labels, signs=None):
     """
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(f"expected two (b, n) tensors, got {tuple(scores.shape)} and {tuple(labels.shape)}")
-    if scores.shape[1] > MOST_PAIRED:
+    if scores.shape[1] > MAX_PAIRED:
         from scipy.stats import kendalltau  # its import takes half a second, and few need it
 
         rows = zip(scores.cpu().numpy(), labels.cpu().numpy(), strict=True)
@@ -41,26 +39,22 @@ def kendall_tau(scores, labels, signs=None):
     return tau.masked_fill((scores.isnan() | labels.isnan()).any(1), torch.nan)
 
 
-def nan_below(ktau):
+def tau_sort_key(tau):
     """Sort key of a tau: NaN, the tau of a constant predictor, is below every number."""
-    return -math.inf if math.isnan(ktau) else ktau
+    return -math.inf if math.isnan(tau) else tau
 
 
 def best_validation(validate_ktau):
     """(tau, epoch) of the best validation, the latest of equal ones. validate_ktau: (epoch, tau) pairs."""
-    return max(((ktau, epoch) for epoch, ktau in validate_ktau), key=lambda pair: (nan_below(pair[0]), pair[1]))
+    return max(((tau, epoch) for epoch, tau in validate_ktau), key=lambda pair: (tau_sort_key(pair[0]), pair[1]))
 
 
 def ranks(scores):
     """0-based rank of each of n scores: the number of strictly smaller ones, so that ties share the lowest. O(n log n).
 
-    scores: (n,) array. Returns (n,) int64 in [0, n). Raises InputError where a score is NaN: it has no rank.
+    scores: (n,) array without NaN. Returns (n,) int64 in [0, n).
     """
     scores = np.asarray(scores)
-    if np.isnan(scores).any():
-        raise InputError(
-            f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and have no rank: use other weights"
-        )
     # Write the ranks back in one pass: a binary search for each score would miss the cache at every step.
     order = np.argsort(scores)
     ascending, first = scores[order], np.ones(len(scores), bool)

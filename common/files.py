@@ -1,13 +1,13 @@
 """Read files, replace them atomically, and describe mistakes of the user in one line."""
 
-import contextlib
 import errno
-import fcntl
-import glob
 import hashlib
+import logging
 import os
 import secrets
 from pathlib import Path
+
+log = logging.getLogger("architecture_ranking")  # messages for the user; the commands print them
 
 
 class InputError(ValueError):
@@ -25,22 +25,12 @@ def printable(text):
     return _shorten("".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text))
 
 
-def say(text):
-    """Print `text` as one line, at once."""
-    print(printable(text), flush=True)
-
-
-def count(number, noun):
-    """`number` and the noun, in the plural unless it is one: "1 task", "0 tasks"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _shorten(text):
     return text if len(text) <= 1000 else f"{text[:500]} ... {text[-400:]}"
 
 
 def describe(error):
-    """An InputError, OSError, ImportError or MemoryError in one line."""
+    """An exception in one line."""
     if isinstance(error, OSError) and error.strerror:
         return printable(f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror)
     return printable(str(error) or type(error).__name__)
@@ -72,49 +62,23 @@ def read_file(path):
 def write_file(path, data):
     """Replace the file `path` atomically: a killed process leaves the old content or the new, never a part.
 
-    A symbolic link stays, and the file that it points to is replaced. The data are written to a file beside it first,
-    under a unique name and a lock. Unlocked files of that kind, left by killed processes, are removed. Raises OSError,
-    which names `path`; the file is then unchanged.
+    A symbolic link stays, and the file that it points to is replaced. The data are written to a hidden file beside it
+    first, which a killed process may leave behind. Raises OSError, which names `path`; the file is then unchanged.
     """
     check_file(path)
     target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.part")
     try:
-        _remove_stale(target)
-        descriptor, temporary = _create_locked(target)
         try:
-            with open(descriptor, "wb") as file:
+            with open(part, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(temporary, target)
+            os.replace(part, target)
         finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _hidden(target):
-    return f".{target.name[:50]}"  # at most 201 bytes of UTF-8; file systems allow 255 for the whole name
-
-
-def _create_locked(target):
-    """(descriptor, path) of a new locked file beside `target`."""
-    while True:
-        temporary = target.with_name(f"{_hidden(target)}.{secrets.token_hex(8)}.part")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # a file system without locks: nobody can lock it to remove it, either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if temporary.exists():
-            return descriptor, temporary
-        os.close(descriptor)  # another process took it for stale before it was locked
-
-
-def _remove_stale(target):
-    for left in target.parent.glob(f"{glob.escape(_hidden(target))}.*.part"):
-        with contextlib.suppress(OSError), open(left, "rb") as file:  # OSError: locked, so in use, or gone already
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
 
 
 def make_folder(path):
@@ -123,3 +87,16 @@ def make_folder(path):
     path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "cannot be written to", str(path))
+
+
+def check_output(path, inputs):
+    """Make the folder of the output file `path`; raise where writing it would fail or replace one of the `inputs`.
+
+    Raises InputError where it is the same file as an input, links resolved; OSError where it cannot be written.
+    """
+    check_file(path)
+    for other in inputs:
+        same = os.path.realpath(path) == os.path.realpath(other)
+        if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
+            raise InputError(f"{path}: would replace {other}, which this command reads or writes: choose another name")
+    make_folder(Path(os.path.realpath(path)).parent)

@@ -1,0 +1,1 @@
+"""What knows nothing of this project: files, processes, rank correlation."""

@@ -1,0 +1,34 @@
+"""Progress of tasks that are trained side by side."""
+
+import sys
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A bar for each task on a terminal; elsewhere a line for each task every few epochs."""
+
+    def __init__(self, log_interval):
+        self.interval, self.bars = log_interval, {}
+
+    def __call__(self, name, epoch, epochs, loss, train_tau, validation_tau):
+        """Show one epoch of the task `name`; a tau of None is not there."""
+        figures = f"loss {loss:.4f}"
+        if train_tau is not None:
+            figures += f"  tau train (dropout on) {train_tau:7.4f}"
+        if validation_tau is not None:
+            figures += f"  validation {validation_tau:7.4f}"
+        if not sys.stderr.isatty():
+            if epoch % self.interval == 0 or epoch == epochs:
+                print(f"{name:<10} epoch {epoch:>4}/{epochs}  {figures}", flush=True)
+            return
+        if name not in self.bars:
+            form = f"{name:<10} {{n_fmt:>4}}/{{total_fmt}} {{bar:20}} {{desc}}"
+            self.bars[name] = tqdm(total=epochs, position=len(self.bars), bar_format=form)
+        self.bars[name].set_description_str(figures, refresh=epoch == epochs)
+        self.bars[name].update(epoch - self.bars[name].n)
+
+    def close(self):
+        """Leave the bars as they are."""
+        for bar in self.bars.values():
+            bar.close()

@@ -1,0 +1,1 @@
+"""The competition's files, and the surrogate benchmark in surrogate/."""
