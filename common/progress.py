@@ -1,5 +1,6 @@
 """Progress of tasks that are trained side by side."""
 
+import math
 import sys
 
 from tqdm import tqdm
@@ -12,12 +13,11 @@ class Progress:
         self.interval, self.bars = log_interval, {}
 
     def __call__(self, name, epoch, epochs, loss, train_tau, validation_tau):
-        """Show one epoch of the task `name`; a tau of None is not there."""
+        """Show one epoch of the task `name`; a tau of None was not measured, NaN is that of one score for all."""
         figures = f"loss {loss:.4f}"
-        if train_tau is not None:
-            figures += f"  tau train (dropout on) {train_tau:7.4f}"
-        if validation_tau is not None:
-            figures += f"  validation {validation_tau:7.4f}"
+        for what, tau in (("tau train (dropout on)", train_tau), ("validation", validation_tau)):
+            if tau is not None:
+                figures += f"  {what} {'none, as all scores are equal' if math.isnan(tau) else f'{tau:7.4f}'}"
         if not sys.stderr.isatty():
             if epoch % self.interval == 0 or epoch == epochs:
                 print(f"{name:<10} epoch {epoch:>4}/{epochs}  {figures}", flush=True)

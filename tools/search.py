@@ -5,9 +5,10 @@
     python tools/search.py --tasks veri --pareto           the best for every number of parameters
 
 Lower scores are better. With several tasks the score is the mean of their standardised scores: less their mean, divided
-by their standard deviation, over the same 10,000 sampled architectures. A layer is written as heads/MLP ratio. The proof
-is about predicted scores; how an architecture truly ranks, nobody knows before it is trained. Ctrl-C prints the best
-found so far, and by how much others may be better.
+by their standard deviation, over the same 10,000 sampled architectures. A layer is written as heads/MLP ratio.
+
+The proof is about predicted scores. What wins a search partly wins by the errors of its prediction: measure it before
+you trust it. Ctrl-C prints the best found so far, and by how much others may be better.
 """
 
 import json
@@ -18,7 +19,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 from tqdm import tqdm
 
 import cli
@@ -127,19 +127,20 @@ def main():
     print(f"searching for the best by {by}, recipe {args.recipe}", flush=True)
     found, front, seconds = find(model, args)
     complete = not found.interrupted and (front is None or front.complete)
-    print(table(names, *described(predictors, found)))
+    ours, others = entries(*found[:2]), entries(*front[:2]) if front else []
+    _, shares = shares_beaten(predictors, [row["arch"] for row in (*ours, *others)], args.device)
+    print(table(names, ours, shares[:, : len(ours)]))
     print(account(found, seconds))
     if args.pareto:
         print(f"\nbest score for every number of parameters{'' if complete else ', up to where it was interrupted'}")
-        print(table(names, *described(predictors, front), layers=False) if front else "interrupted")
+        print(table(names, others, shares[:, len(ours) :], layers=False))
     if not complete:
         if args.json:
             log.info(f"{args.json}: not written")
         return 130
     if args.json:
-        content = {"tasks": names, "recipe": args.recipe, "proven": not found.left, "architectures": entries(*found[:2])}
-        content |= {"pareto": entries(*front[:2])} if front else {}
-        write_file(args.json, json.dumps(content, indent=1).encode())
+        content = {"tasks": names, "recipe": args.recipe, "proven": not found.left, "architectures": ours}
+        write_file(args.json, json.dumps(content | ({"pareto": others} if front else {}), indent=1).encode())
 
 
 if __name__ == "__main__":
