@@ -142,6 +142,8 @@ def rank_intervals(predictor, scores, n):
     """
     if predictor.recipe.rank_interval is None:
         raise InputError(f"the recipe {predictor.recipe.name} has no rank intervals: use gp")
+    if remark := predictor.recipe.remark(predictor.checkpoint):
+        log.info(f"{predictor.task.name}: {remark}")
     low, high = predictor.recipe.rank_interval(predictor.checkpoint, scores, n, recipes.PROBABILITY)
     return torch.stack([low, high], 1)
 
