@@ -167,6 +167,6 @@ class Recipe(Base):
         if checkpoint.get("labels", ENOUGH) >= ENOUGH:
             return None
         return (
-            f"learnt from {checkpoint['labels']} labels: with fewer than {ENOUGH}, the 80 % intervals of a task may hold "
-            "65 to 90 % of the true ranks, and only cross-validation tells how good the ranking is"
+            f"learnt from {checkpoint['labels']} labels: with fewer than {ENOUGH}, a task's 80 % intervals may hold 65 "
+            "to 90 % of the true ranks, and only cross-validation tells how good the ranking is"
         )

@@ -1,7 +1,7 @@
 """Ridge regression of the ranks' normal scores on the one-hot decisions: the simplest recipe, a baseline.
 
-Fitted part of a checkpoint: "weights" (87,) float64, "labels", the number of training architectures, and "loo_ktau", Kendall's
-tau of the leave-one-out predictions.
+Fitted part of a checkpoint: "weights" (87,) float64, "labels", the number of training architectures, and "loo_ktau",
+Kendall's tau of the leave-one-out predictions.
 """
 
 import torch
