@@ -52,8 +52,8 @@ def describe(predictors, architectures, device):
             "tasks": {},
         }
         for k, predictor in enumerate(predictors):
-            entry["tasks"][predictor.task.name] = {"beats": float(shares[k, i])}
-            if has_intervals:
+            entry["tasks"][predictor.task.name] = {"beats": None if predictor.is_constant else float(shares[k, i])}
+            if has_intervals and not predictor.is_constant:
                 entry["tasks"][predictor.task.name]["interval"] = intervals[k, i].tolist()
         entries.append(entry)
     return entries
@@ -61,13 +61,16 @@ def describe(predictors, architectures, device):
 
 def text(entry, layers):
     """An entry as lines of text; layers: the text of its layers."""
+    has_intervals = any("interval" in task for task in entry["tasks"].values())
+    intervals = "; the interval of the true share is too narrow for the best of many" if has_intervals else ""
     lines = [
         f"{entry['arch']}\n  {len(entry['heads'])} layers, heads/MLP ratio: {layers}",
         f"  {entry['params'] / 1e6:.2f} M parameters, {entry['macs'] / 1e9:.2f} G multiply-accumulates",
-        f"  beats of {SAMPLED:,} sampled architectures, by prediction:",
+        f"  beats of {SAMPLED:,} sampled architectures, by prediction{intervals}:",
     ]
     for name, task in entry["tasks"].items():
-        lines.append(f"    {name:<10}  {100 * task['beats']:7.3f} %")
+        beats = "nothing is known" if task["beats"] is None else f"{100 * task['beats']:7.3f} %"
+        lines.append(f"    {name:<10}  {beats}")
         if "interval" in task:
             low, high = task["interval"]
             lines[-1] += f"   {100 * low:.1f} to {100 * high:.1f} % with probability {PROBABILITY}"
