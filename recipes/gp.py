@@ -97,8 +97,9 @@ def fit(x, ranks, report=None):
     report: called after each iteration as report(iteration, negative log marginal likelihood per architecture).
 
     Returns ({"matrix": A, "constant", "std", "warp": c}, (n,) leave-one-out predictions of the labels). The predicted
-    label of features x is x A x + constant; std is its standard deviation, with the noise. It hardly depends on the
-    architecture (with 100 and more labels it stays within 15 % of its mean), so that one number stands for all.
+    label of features x is x A x + constant; std is its standard deviation, with the noise. One number stands for all
+    architectures: with 100 and more labels, that of sampled ones lies within about 20 % of the mean. Where all layers
+    have the same extreme option, it is up to 1.7 times as large.
     """
     n, z, centre, iterations = len(ranks), normal_scores(ranks), x.mean(0), itertools.count(1)
 
