@@ -12,8 +12,8 @@ import torch
 from common.files import InputError, first_line
 from common.processes import one_thread
 from dataset import encode
-from recipes import DEFAULT
-from recipes.checkpoint import HEADER, check_values, read, versions
+from recipes import DEFAULT, PROBABILITY
+from recipes.checkpoint import HEADER, check_values, from_bytes, read, to_bytes, versions
 from recipes.model import score
 from space import sample_architectures
 from tasks import Task
@@ -119,6 +119,10 @@ class Recipe(abc.ABC):
         if not isinstance(fitted, dict) or not fitted.keys().isdisjoint(HEADER):
             raise InputError(f"{where}: expected a dictionary without the keys {', '.join(HEADER)}")
         check_values(where, fitted)
+        try:
+            from_bytes(to_bytes(fitted))
+        except Exception as error:
+            raise InputError(f"{where}: cannot be saved and read back: {type(error).__name__}") from None
         _, is_constant = self._try(fitted, task, self.snapshot_index(fitted))
         return fitted, is_constant
 
@@ -127,6 +131,8 @@ class Recipe(abc.ABC):
         model = self.model(checkpoint, index)
         name = f"recipe {self.name}, task {task.name}"
         scores = score([model], sample_architectures(TRIED, seed=0), names=[name])[0]
+        if self.rank_interval:
+            self.rank_interval(checkpoint, scores, TRIED, PROBABILITY)
         return model, bool((scores == scores[0]).all())
 
     def header(self, task, data, device):

@@ -58,6 +58,13 @@ NUMPY_FLOAT = [
 ]
 
 
+def from_bytes(data):
+    """The inverse of to_bytes; no code in the data is run. Raises what torch.load raises."""
+    with torch.serialization.safe_globals(NUMPY_FLOAT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about unusual tensors, which check_values refuses
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
 def read(path):
     """Read a file that torch.save wrote; no code in it is run.
 
@@ -66,9 +73,7 @@ def read(path):
     data = read_file(path)
     try:
         _check_archive(data)
-        with torch.serialization.safe_globals(NUMPY_FLOAT), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about unusual tensors, which are refused
-            checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        checkpoint = from_bytes(data)
         check_values("it", checkpoint)
         return checkpoint
     except pickle.UnpicklingError:  # its message is long, and tells how to run the code in the file
@@ -103,7 +108,7 @@ def check_values(name, value):
             check_values(f"{name}[{i}]", item)
     elif torch.is_tensor(value):
         dense = value.layout == torch.strided and not (value.is_nested or value.is_quantized or value.is_complex())
-        if not dense or value.device.type != "cpu":
+        if not dense or value.device.type != "cpu" or value.nbytes > value.untyped_storage().nbytes():
             raise InputError(f"{name} is not a plain tensor on the CPU")
         if not (value.double().abs() <= MAX_WEIGHT).all():
             raise InputError(f"{name} holds numbers that are not finite or above {MAX_WEIGHT:g}")

@@ -96,27 +96,33 @@ def score(models, architectures, device="cpu", names=None):
 
 def _call(model, encodings, name):
     """Scores of the encodings by a function; raises InputError unless they are a real number each."""
-    found = torch.as_tensor(model(encodings))
-    if found.shape != encodings.shape[:1] or found.is_complex() or found.dtype == torch.bool:
+    found = model(encodings.clone())
+    expected = f"expected {len(encodings)} real numbers"
+    try:
+        found = torch.as_tensor(found)
+    except Exception:
+        raise InputError(f"{name}: its model returns a {type(found).__name__}: {expected}") from None
+    is_real = found.layout == torch.strided and not found.is_complex() and found.dtype != torch.bool
+    if not is_real or found.shape != encodings.shape[:1]:
         shape = " x ".join(map(str, found.shape)) or "one"
-        raise InputError(f"{name}: its model returns {shape} {found.dtype}: expected {len(encodings)} real numbers")
+        raise InputError(f"{name}: its model returns {shape} {found.dtype}: {expected}")
     return found
 
 
 def combine(models, device="cpu"):
-    """One model whose score is the mean of the k models' standardised scores, or the only model.
+    """One model whose score is the mean of the k models' standardised scores, or the only model; k Models or functions.
 
     Standardised scores: less their mean, divided by their standard deviation, over STANDARDISED sampled architectures.
-    Returns a Model where all are, else a function from encodings.
+    The deviation of a constant model counts as 1. Returns a Model of Models, and of functions a function.
     """
     if len(models) == 1:
         return models[0]
     scores = score(models, sample_architectures(STANDARDISED, seed=0), device).double().numpy()
     means, stds = scores.mean(1), scores.std(1)
-    scales = [float(1 / (len(models) * std)) for std in np.where(stds > 0, stds, 1)]
+    scales = [float(1 / (len(models) * std)) for std in np.where(np.ptp(scores, 1) > 0, stds, 1)]
     offset = float(-means @ scales)
     pairs = list(zip(scales, models, strict=True))
-    if not all(isinstance(model, Model) for model in models):
+    if not isinstance(models[0], Model):
         return lambda encodings: (
             sum(scale * torch.as_tensor(model(encodings)).double() for scale, model in pairs) + offset
         )

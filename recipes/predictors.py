@@ -57,8 +57,9 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
         may_replace = not results and ours.exists()
         if not path.exists():
             if not may_replace:
-                train = f": train it: python {project_path('main.py')}{flags(data, recipe.name, [task.name], results)}"
-                raise InputError(f"{path}: there is no checkpoint of {task.name}{train if data else ''}")
+                words = data and flags(data, recipe.name, [task.name], results)
+                train = f": train it: python {project_path('main.py')}{words}" if data else ""
+                raise InputError(f"{path}: there is no checkpoint of {task.name}{train}")
             path = ours
         predictor = recipe.load(path, task, snapshot)
         if may_replace and sha and _data_of(predictor, sha) != sha:

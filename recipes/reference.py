@@ -119,7 +119,8 @@ def check_size(task, n):
     """Raise TooFewError where a split of n architectures is smaller than a batch."""
     n_train, n_validation = task.split_sizes(n)
     if min(n_train, n_validation) < task.batch_size:
-        needed = next(m for m in itertools.count(n) if min(task.split_sizes(m)) >= task.batch_size)
+        fewest = int((task.batch_size - 1) / min(task.train_ratio, 1 - task.train_ratio)) - 2
+        needed = next(m for m in itertools.count(max(n, fewest)) if min(task.split_sizes(m)) >= task.batch_size)
         raise TooFewError(
             f"{task.name}: {n} architectures are too few for batches of {task.batch_size}: {n_train} train and "
             f"{n_validation} validate; the recipe needs {needed}",

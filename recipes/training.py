@@ -152,7 +152,10 @@ def _trained_before(data, todo, resume):
         try:
             checkpoint = job.recipe.load(job.path, job.task).checkpoint
             if resume and all(checkpoint.get(key, "") == value for key, value in job.header.items()):
-                trained[job.task.name] = TrainedTask(job.recipe.summary(checkpoint))
+                summary = job.recipe.summary(checkpoint)
+                _ = [f"{number:.4f}" for number in summary.values()]  # raises for other content
+                trained[job.task.name] = TrainedTask(summary)
+                _restore_logs(job.logs)
             elif checkpoint.get("data") != job.header["data"]:
                 replaced.append(job.task.name)
         except Exception:  # not a checkpoint, or one with other content than ours

@@ -10,6 +10,7 @@ reference's figures.
 """
 
 import io
+import itertools
 import json
 import math
 import sys
@@ -172,11 +173,11 @@ def draw_sizes(path):
         content = json.loads(read_file(path))
         sizes, recipes = content["sizes"], content["tau"]
         means = {name: np.array(taus, float).reshape(len(sizes), -1).mean(1) for name, taus in recipes.items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not what crossval.py --sizes --json writes: {error}") from None
     pyplot.rcParams.update({"font.size": 9, "axes.spines.right": False, "axes.spines.top": False})
     figure, panel = pyplot.subplots(figsize=(4.6, 3), layout="constrained")
-    for (name, taus), color in zip(means.items(), (TRAIN, VALIDATION, OTHER), strict=False):
+    for (name, taus), color in zip(means.items(), itertools.cycle((TRAIN, VALIDATION, OTHER)), strict=False):
         panel.plot(sizes, taus, "o-", color=color, ms=4, label=name)  # a recipe that cannot train on so few has NaN
     panel.set(xlabel="measured architectures", ylabel="Kendall's tau, mean of the tasks", xscale="log")
     panel.set_xticks(sizes, sizes)
@@ -207,7 +208,7 @@ def main():
     parser.add_argument("--data_path", type=cli.folder, default=project_path("data"), metavar="FOLDER", help=help)
     parser.add_argument("--sizes", metavar="FILE", help="draw only this file's taus by the number of labels")
     args = parser.parse_args()
-    if args.sizes:
+    if args.sizes is not None:
         save(draw_sizes(args.sizes), project_path("logs", "sizes.png"))
         return
     predictors, logs = load(), project_path("logs", PUBLISHED)

@@ -73,7 +73,7 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
         raise InputError(f"{submission_path} {truth_path}: swapped: name the submission first, then the truth")
     _, truth = load_entries(truth_path)
     submission = load_same(submission_path, truth_path, truth)
-    intervals = load_same(intervals_path, truth_path, truth) if intervals_path else None
+    intervals = load_same(intervals_path, truth_path, truth) if intervals_path is not None else None
     names = tasks or label_fields(truth_path, truth)
     predicted = {name: submitted_ranks(submission_path, submission, name) for name in names}
     missing = [name for name, ranks in predicted.items() if ranks is None]
@@ -93,7 +93,7 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
             "in_top": float(in_top @ in_best(true, top)),
             "best": float(first @ true),
         }
-        if intervals:
+        if intervals is not None:
             low, high = read_intervals(intervals_path, intervals, name)
             covered = (low <= true) & (true <= high)
             figures[name] |= {"coverage": float(covered.mean()), "top_coverage": float(in_top @ covered / in_top.sum())}

@@ -64,7 +64,7 @@ def main():
     ranked = range(1, args.top + 1)
     predictors = load(args.tasks, data=data, results=args.results_path)
     snapshots = [[each.recipe.load(each.path, each.task, -k) for each in predictors] for k in ranked]
-    if args.truth:
+    if args.truth is not None:
         print(table([each.task.name for each in predictors], *true_taus(data, args.truth, snapshots, args.device)))
         return
     paths = [submission_path(f"{args.save_name or data.output_name('traverse')}_{k}") for k in ranked]
