@@ -22,7 +22,6 @@ FOLDER = Path(__file__).parent
 EFFECTS, TRUTH_FILE = FOLDER / "effects.json", "truth.json"
 TRAINED, TOTAL, SEED = 500, 100_000, 2022
 UNIT = 1e-6
-ELSEWHERE = "python data/surrogate/prepare.py --output FOLDER, then --data_path FOLDER"
 
 
 def generate(effects):
@@ -98,5 +97,6 @@ def make(folder=FOLDER):
         raise InputError(f"{os.path.relpath(EFFECTS)}: damaged, restore it: {first_line(error)}") from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS):
-            error.strerror += f": make it elsewhere: {ELSEWHERE}"
+            prepare = os.path.relpath(FOLDER / "prepare.py")
+            error.strerror += f": make it elsewhere: python {prepare} --output FOLDER, then --data_path FOLDER"
         raise

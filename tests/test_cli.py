@@ -1,0 +1,131 @@
+import errno
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from helpers import ROOT
+
+import cli
+from tasks import TASKS
+
+
+def run_python(code, **options):
+    options = {"stdout": subprocess.PIPE, "env": os.environ | {"PYTHONUNBUFFERED": ""}} | options
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("name", ["main.py", "test.py"])
+@pytest.mark.parametrize(
+    "flags", [("--help",), ("--wrong",), ("--tasks", "a b"), ("--recipe", "gp", "--data_path", "")]
+)
+def test_help_and_wrong_flags_answer_at_once(name, flags):
+    code = f"import sys; sys.argv = {[name, *flags]}; sys.modules |= dict.fromkeys(['torch', 'numpy', 'scipy'])\n"
+    answer = run_python(f"{code}import runpy; runpy.run_path('{name}', run_name='__main__')")
+    if flags == ("--help",):
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert answer.stdout.startswith(f"usage: {name} [-h] ")
+        assert all(task.name in answer.stdout for task in TASKS)
+    else:
+        assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+        assert re.match(rf"{name}: .* \(see --help\)\n", answer.stderr)
+
+
+@pytest.fixture
+def parser():
+    parser = cli.Parser(prog="command.py")
+    cli.add_predictors(parser)
+    cli.add_output(parser, "--log_path", "logs", "folder of the curves")
+    for kind in ("positive", "top", "seed", "output_file", "file_name"):
+        parser.add_argument(f"--{kind}", type=getattr(cli, kind))
+    return parser
+
+
+def test_flags_are_read(parser):
+    args = parser.parse_args([])
+    assert (args.tasks, args.data_path, args.results_path, args.log_path) == (None, None, None, None)
+    assert (args.recipe, args.device) == ("reference", "cpu")
+    flags = "--tasks sop_rank veri --data_path d/ --tasks my-Task_accuracy --recipe gp --positive 1 --top 1000"
+    args = parser.parse_args([*flags.split(), "--seed", str(2**32 - 1), "--output_file", "a/b", "--file_name", "..x"])
+    assert args.tasks == ["sop", "veri", "my-Task"]
+    assert (args.data_path, args.recipe, args.positive, args.top, args.seed) == ("d/", "gp", 1, 1000, 2**32 - 1)
+    assert (str(args.output_file), args.file_name) == ("a/b", "..x")
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "expected"),
+    [
+        ("--positive", ("0", "-3", "1.5", "x", ""), "expected an integer above 0"),
+        ("--top", ("0", "1001"), "expected an integer from 1 to 1,000"),
+        ("--seed", ("-1", str(2**32), "9" * 5000), r"expected an integer from 0 to 2\*\*32 - 1"),
+        ("--data_path", ("",), "expected a folder's name"),
+        ("--results_path", ("",), "expected a folder's name"),
+        ("--log_path", ("",), "expected a folder's name"),
+        ("--output_file", ("", ".", "..", "a/.."), "expected a file's name"),
+        ("--file_name", ("", ".", "..", "../x", "a/b", "a\\b", "a\0"), "expected a name without a path"),
+        ("--tasks", ("", "_rank", "a b", "../x", "\n" + "x" * 10**6), "expected a task's name, such as sop"),
+        ("--recipe", ("best",), r"invalid choice: 'best' \(choose from '?reference'?, '?gp'?, '?ridge'?\)"),
+        ("--top", (), "expected one argument"),
+        ("--to", ("5",), "unrecognized arguments: --to 5"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(parser, capsys, flag, values, expected):
+    for value in [[value] for value in values] or [[]]:
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args([flag, *value])
+        output = capsys.readouterr()
+        assert (ended.value.code, output.out) == (2, "")
+        assert re.fullmatch(rf"command\.py: .*{expected}.* \(see --help\)\n", output.err)
+        assert len(output.err) < 1200
+
+
+def run_main(body, **options):
+    """A command of this body, run by cli.run: status, output and errors."""
+    code = f"import cli\nfrom common.files import *\ndef main():\n{textwrap.indent(textwrap.dedent(body), ' ')}\n"
+    answer = run_python(f"{code}\nimport sys; sys.argv[0] = 'a/command.py'; cli.run(main)", **options)
+    return answer.returncode, answer.stdout, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("print(7); return 3", (3, "7\n", "")),
+        ("raise InputError('x' * 600 + '\\n\\x1b[31m' + 'y' * 900)", (2, "", f"{'x' * 500} ... {'y' * 400}\n")),
+        ("raise InputError('a\\nb\\x1b[31m')", (2, "", "a\\nb\\x1b[31m\n")),
+        ("open('/nowhere/file')", (2, "", "/nowhere/file: No such file or directory\n")),
+        ("bytearray(2**62)", (2, "", "MemoryError\n")),
+        ("raise KeyboardInterrupt", (130, "", "interrupted\n")),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", (130, "", "interrupted\n")),
+        ("log.info('d\\udcff \\n%s'); log.debug('no')", (0, "d\\udcff \\n%s\n", "")),
+        ("cli.messages_to_stderr(); print(1); log.info('said')", (0, "1\n", "said\n")),
+    ],
+)
+def test_a_command_ends_with_a_status_and_at_most_a_line(body, expected):
+    status, output, errors = expected
+    if status in (2, 130):
+        errors = f"command.py: {errors}"
+    assert run_main(body) == (status, output, errors)
+
+
+def test_a_bug_shows_its_traceback():
+    status, _, errors = run_main("1 / 0")
+    assert status == 1 and errors.startswith("Traceback") and "ZeroDivisionError" in errors
+
+
+def test_output_that_cannot_be_written_at_the_end_is_one_line():
+    with open("/dev/full", "w") as full:
+        answer = run_main("print('the results')", stdout=full)
+    assert answer == (2, None, f"command.py: {os.strerror(errno.ENOSPC)}\n")
+
+
+def test_a_message_can_be_printed_on_any_terminal():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    answer = run_main("log.info('\N{OHM SIGN}'); raise InputError('\N{OHM SIGN}')", env=environment)
+    assert answer == (2, "\\u2126\n", "command.py: \\u2126\n")
+
+
+def test_ctrl_c_after_the_work_is_done_changes_nothing():
+    body = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT); print('done'); return 1"
+    assert run_main(body) == (1, "done\n", "")
