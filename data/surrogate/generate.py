@@ -93,7 +93,7 @@ def make(folder=FOLDER):
             write_file(file, made[name])
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{os.path.relpath(EFFECTS)}: damaged, restore it: {first_line(error)}") from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS):

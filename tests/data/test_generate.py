@@ -111,7 +111,7 @@ def test_where_nothing_can_be_written_another_folder_is_proposed(folder, generat
 
     monkeypatch.setattr(generate, "generate", lambda _: generated)
     monkeypatch.setattr(generate, "write_file", write)
-    elsewhere = "make it elsewhere: python data/surrogate/prepare.py --output FOLDER, then --data_path FOLDER"
+    elsewhere = "make it elsewhere: python .*prepare.py --output FOLDER, then --data_path FOLDER"
     with pytest.raises(OSError, match=f"{os.strerror(number)}: {elsewhere}: .*{TRAIN_FILE}"):
         generate.make(folder)
 
