@@ -1,15 +1,15 @@
 import signal
 
+import evolution
 import numpy as np
 import pytest
 import torch
+from files import InputError
+from scoring import Model
 
-import evolution
 import search
 import space
 from dataset import FEATURES, encode
-from files import InputError
-from scoring import Model
 
 MODEL = Model(torch.diag(torch.from_numpy(np.random.RandomState(1).standard_normal(87))))
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scoring import Model
 
 import search
 import space
 from dataset import FEATURES, encode, sample_architectures
 from network import Predictor
-from scoring import Model
 
 NO_MATRIX = torch.zeros(87, 87, dtype=torch.float64)
 

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import termios
 
+import checkpoint
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 
-import checkpoint
 import dataset
 import recipes
 from network import Predictor

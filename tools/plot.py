@@ -40,7 +40,8 @@ from space import measure
 from tasks import TASKS
 
 # Okabe and Ito's colours, told apart by the colour-blind too.
-TRAIN, VALIDATION, OTHER, REFERENCE = "#E69F00", "#0072B2", "#009E73", "#BBBBBB"
+TRAIN, VALIDATION, REFERENCE = "#E69F00", "#0072B2", "#BBBBBB"
+OTHERS = "#009E73", "#CC79A7"
 
 
 def read_curve(logs, task, part, tag):
@@ -177,7 +178,7 @@ def draw_sizes(path):
         raise InputError(f"{path}: not what crossval.py --sizes --json writes: {error}") from None
     pyplot.rcParams.update({"font.size": 9, "axes.spines.right": False, "axes.spines.top": False})
     figure, panel = pyplot.subplots(figsize=(4.6, 3), layout="constrained")
-    for (name, taus), color in zip(means.items(), itertools.cycle((TRAIN, VALIDATION, OTHER)), strict=False):
+    for (name, taus), color in zip(means.items(), itertools.cycle((TRAIN, VALIDATION, *OTHERS)), strict=False):
         panel.plot(sizes, taus, "o-", color=color, ms=4, label=name)  # a recipe that cannot train on so few has NaN
     panel.set(xlabel="measured architectures", ylabel="Kendall's tau, mean of the tasks", xscale="log")
     panel.set_xticks(sizes, sizes)

@@ -20,6 +20,7 @@ from tools import plot
 
 FRONT = ["j" + "331" * 10 + "000000", "l" + "111" * 12]
 LOGS = ROOT / "logs" / "published"
+RESULTS_README = (ROOT / "results" / "README.md").read_text()
 ARCHITECTURES = sample_architectures(500, seed=3)
 RANKS = {task.name: np.random.RandomState(i).permutation(500) for i, task in enumerate(TASKS)}
 
@@ -59,9 +60,9 @@ def published_scores(task, architectures):
         return predictor(encode(architectures)).numpy(), checkpoint
 
 
-def test_the_table_is_the_readmes_and_of_the_published_run(predictors, reference):
+def test_the_table_is_that_of_the_results_readme_and_of_the_published_run(predictors, reference):
     text = plot.table(predictors, reference)
-    assert text in (ROOT / "README.md").read_text()
+    assert text in RESULTS_README
     rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     for task, row in zip(TASKS, rows[:-1], strict=True):
         _, checkpoint = published_scores(task, ARCHITECTURES[:1])
@@ -144,7 +145,7 @@ def test_with_the_competitions_file_all_pictures_are_drawn_and_the_readmes_corre
     assert (answer.returncode, answer.stderr) == (0, "")
     assert {path.stem for path in (published / "logs").glob("*.png")} == {"tau", "loss", "rank", "pareto"}
     said, *table = answer.stdout.splitlines()
-    assert "\n".join(table) in (ROOT / "README.md").read_text()
+    assert "\n".join(table) in RESULTS_README
     cells = json.loads((ROOT / "train.ipynb").read_text())["cells"]
     notebook = "".join(line for cell in cells for line in cell["source"])
     correlation = rf"({'|'.join(RANKS)})\s(-0\.\d\d)"
@@ -162,7 +163,7 @@ def test_without_it_or_with_another_only_the_curves_are_drawn(script, published)
     left = "rank.png and pareto.png are left as they are\n"
     assert answer.returncode == 0
     assert answer.stderr.endswith(f"{TRAIN_FILE}: no such file: {left}")
-    assert answer.stdout in (ROOT / "README.md").read_text()
+    assert answer.stdout in RESULTS_README
     pictures = list((published / "logs").glob("*.png"))
     assert {path.stem for path in pictures} == {"tau", "loss"}
     make_data(published / "data", make_entries(ARCHITECTURES))
