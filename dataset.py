@@ -42,9 +42,6 @@ def load_entries(path):
             raise InputError(f"{path}: {name}: expected an object with 'arch' and the labels")
         if "arch" not in entry:
             raise InputError(f"{path}: {name}: 'arch' is missing")
-        for field, value in entry.items():
-            if type(value) is float and not math.isfinite(value):
-                raise InputError(f"{path}: {name}: {field} is {value}: expected a finite number")
     architectures = [entry["arch"] for entry in entries.values()]
     columns(architectures, [f"{path}: {name}" for name in entries])
     return architectures, entries
@@ -59,8 +56,15 @@ def _read_json(path):
             raise InputError(f"{path}: key '{twice}' occurs twice in one object: expected once")
         return entry
 
+    def finite(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise InputError(f"{path}: holds {text[:40]}: expected a finite number")
+        return number
+
     try:
-        return json.loads(read_file(path).decode("utf-8"), object_pairs_hook=unique)
+        text = read_file(path).decode("utf-8")
+        return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
     except json.JSONDecodeError as error:

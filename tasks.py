@@ -10,7 +10,8 @@ from common.files import InputError
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
 TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
-TASK_NAME = r"[A-Za-z0-9_-]+"  # that a task may have
+# That a task may have: no flag, and no name of its labels.
+TASK_NAME = r"(?!-)(?!.*_(?:rank|accuracy)$)[A-Za-z0-9_-]+"
 
 
 def _setting(default, help):

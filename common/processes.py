@@ -120,6 +120,7 @@ def _receive(connection, process):
 
 
 def _work(connection, parent_alive, parent_end, function, arguments):
+    torch.set_num_threads(1)  # and the threads of the parent do not exist in its fork: waiting for them never ends
     if parent_end:
         parent_end.close()  # inherited by fork
     threading.Thread(target=_end_with_parent, args=(parent_alive,), daemon=True).start()

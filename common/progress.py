@@ -25,8 +25,11 @@ class Progress:
         if name not in self.bars:
             form = f"{name:<10} {{n_fmt:>4}}/{{total_fmt}} {{bar:20}} {{desc}}"
             self.bars[name] = tqdm(total=epochs, position=len(self.bars), bar_format=form)
-        self.bars[name].set_description_str(figures, refresh=epoch == epochs)
-        self.bars[name].update(epoch - self.bars[name].n)
+        bar = self.bars[name]
+        bar.set_description_str(figures, refresh=False)
+        bar.update(epoch - bar.n)
+        if epoch == epochs:
+            bar.refresh()
 
     def close(self):
         """Leave the bars as they are."""

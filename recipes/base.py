@@ -131,7 +131,7 @@ class Recipe(abc.ABC):
         model = self.model(checkpoint, index)
         name = f"recipe {self.name}, task {task.name}"
         scores = score([model], sample_architectures(TRIED, seed=0), names=[name])[0]
-        if self.rank_interval:
+        if self.rank_interval:  # its fields may be damaged, too
             self.rank_interval(checkpoint, scores, TRIED, PROBABILITY)
         return model, bool((scores == scores[0]).all())
 

@@ -122,7 +122,7 @@ def test_output_that_cannot_be_written_at_the_end_is_one_line():
 
 def test_a_message_can_be_printed_on_any_terminal():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    answer = run_main("log.info('\N{OHM SIGN}'); raise InputError('\N{OHM SIGN}')", env=environment)
+    answer = run_main("log.info('\\u2126'); raise InputError('\\u2126')", env=environment)
     assert answer == (2, "\\u2126\n", "command.py: \\u2126\n")
 
 

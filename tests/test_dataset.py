@@ -308,15 +308,11 @@ def test_a_folder_that_cannot_be_used_is_said(root):
 def test_an_output_that_would_replace_data_or_the_published_run_is_refused(root):
     folder = make_data(root / "own", make_entries(ARCHITECTURES))
     data, message = find_data(folder), r"would replace .*, which this command reads or writes: choose another name"
-    (root / "hard").hardlink_to(folder / TRAIN_FILE)
-    (root / "soft").symlink_to(folder / TEST_FILE)  # does not exist yet
     (root / "input").write_text("")
     for name in (
         folder / ".." / "own" / TRAIN_FILE,
         folder / TEST_FILE,
         folder / "truth.json",
-        "hard",
-        "soft",
         "input",
         "data/surrogate/effects.json",
     ):
@@ -328,7 +324,7 @@ def test_an_output_that_would_replace_data_or_the_published_run_is_refused(root)
             data.check_output(name)
     data.check_output("results/new/sop_gp.pth")
     assert (root / "results" / "new").is_dir()
-    assert sorted(path.name for path in root.iterdir()) == ["data", "hard", "input", "own", "r", "results", "soft"]
+    assert sorted(path.name for path in root.iterdir()) == ["data", "input", "own", "r", "results"]
 
 
 def test_the_projects_paths_are_relative_to_the_current_folder(monkeypatch):

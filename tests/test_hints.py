@@ -111,6 +111,9 @@ def test_flags_named_for_too_few_architectures_are_enough(run, here):
     for count, status in ((int(needed) - 1, 2), (int(needed), 0)):
         make_data(here / "mine", make_entries(sampled[:count]))
         assert run(command, "--num_epochs", 1).returncode == status
+    own_data(here / "mine", 20)
+    assert run(command, "--batch_size", 2, "--num_epochs", 1).returncode == 0
+    assert run(command).stderr.endswith("; or choose --batch_size 2 or --recipe gp\n")
     own_data(here / "mine", 3)
     assert run(command).stderr.endswith("; or choose --recipe gp\n")
 

@@ -46,7 +46,8 @@ def similar(project, data_folder, script):
     table.write_text(table.read_text().replace("RECIPES = {\n", 'RECIPES = {\n    "similar": "like",\n'))
 
     def run(name, *flags):
-        answer = script(name, *flags, "--tasks", "sop", "veri", root=project)
+        options = {"root": project, "before": lambda: torch.set_num_threads(4)}  # a worker must use only one
+        answer = script(name, *flags, "--tasks", "sop", "veri", **options)
         assert answer.returncode == 0, answer.stderr
         return answer.stdout
 

@@ -232,9 +232,9 @@ def test_test_sh_ranks_from_any_folder_and_passes_flags_and_status_on(test, proj
         options = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
         return subprocess.run(command, **options)
 
-    answer = run("--save_name", "s")
+    answer = run("--save_name", "s s")
     assert (answer.returncode, answer.stderr) == (0, "")
-    submissions = [(tmp_path / name).read_bytes() for name in ("Track2_submitA_s.json", SUBMISSION.format("ridge"))]
+    submissions = [(tmp_path / name).read_bytes() for name in ("Track2_submitA_s s.json", SUBMISSION.format("ridge"))]
     assert submissions[0] == submissions[1]
     assert run("--save_name", "").returncode == 2
 

@@ -272,11 +272,15 @@ def test_a_worker_that_dies_is_named_and_the_others_are_kept(stuck, tmp_path):
 
 @pytest.mark.parametrize(("epoch", "saved"), [(1, "nothing was"), (3, "the snapshots before it were")])
 def test_a_task_that_diverges_is_named_and_the_others_are_kept(train, tmp_path, epoch, saved):
-    answer = train(*TWO, before=diverge("sop", epoch))
+    answer = train(*SMALL, before=diverge("sop", epoch))
     message = f"main.py: sop: stopped: the loss is inf in epoch {epoch}: lower --lr; {saved} saved\n"
     assert (answer.returncode, answer.stderr) == (1, message)
-    assert sorted(files(tmp_path / "r")) == ["cplfw_final.pth", "sop_final.pth"][: 1 + (epoch > 1)]
-    assert steps(tmp_path / "l" / "train_final") == {"cplfw": [1, 2, 3, 4], "sop": [1, 2, 3][:epoch]}
+    names = [task.name for task in TASKS][: 7 + (epoch > 1)]  # sop is the last
+    assert sorted(files(tmp_path / "r")) == sorted(f"{name}_final.pth" for name in names)
+    flags = " --tasks " + " ".join(names) if epoch == 1 else ""
+    assert f" --results_path r{flags} ranks the test architectures\n" in answer.stdout
+    expected = {task.name: [1, 2, 3, 4] for task in TASKS} | {"sop": [1, 2, 3][:epoch]}
+    assert steps(tmp_path / "l" / "train_final") == expected
 
 
 @pytest.mark.parametrize("how", ["interrupted", "killed", "a dead worker", "diverged", "a full disk", "repeated"])
@@ -353,13 +357,13 @@ def test_train_sh_trains_from_any_folder_and_passes_flags_and_status_on(train, w
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "3", "PYTHONSAFEPATH": "1"}
 
     def run(*words):
-        command = ["bash", project / "train.sh", *where, "--results_path", "q", "--tasks", "sop", *words]
+        command = ["bash", project / "train.sh", *where, "--results_path", "q q", "--tasks", "sop", *words]
         options = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
         return subprocess.run(list(map(str, command)), **options)
 
     answer = run(*SMALL)
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert files(tmp_path / "q") == expected
+    assert files(tmp_path / "q q") == expected
     assert not (project / ".venv").exists()
     answer = run("--lr", "0")
     assert (answer.returncode, answer.stdout, len(answer.stderr.splitlines())) == (2, "", 1)
