@@ -66,17 +66,6 @@ def test_its_figures_are_those_that_the_commands_print(project):
     assert [line for line in checked if line not in lines] == []
 
 
-def test_the_published_predictors_search_prints_its_figures(project):
-    shutil.copytree(ROOT / "results" / "published", project / "results" / "published")
-    (block,) = (block for block in blocks("") if "G MACs" in block)
-    flags = ("--tasks", "market1501", "msmt17", "--top", "1", "--max_params", "70000000")
-    printed = run_script(
-        "tools/search.py", *flags, "--results_path", "results/published", cwd=project, root=project
-    ).stdout.splitlines()
-    table = [line.strip() for line in block.splitlines()[:4]]
-    assert table == [line.strip() for line in printed if line.strip() in table]
-
-
 def test_commands_in_the_text_have_their_flags(script):
     files = [ROOT / "README.md", *ROOT.glob("[dlr]*/README.md")]
     text = "\n".join(re.sub(r"^```.*?^```$", "", file.read_text(), flags=re.MULTILINE | re.DOTALL) for file in files)
