@@ -59,11 +59,10 @@ def test_its_figures_are_those_that_the_commands_print(project):
     """Trains in full, half a minute: on this machine's kernels every printed figure is the README's."""
     shutil.copytree(ROOT / "results" / "published", project / "results" / "published")
     printed = "".join(run_script(*command, cwd=project, root=project).stdout for command in commands())
-    lines = {" ".join(line.split()) for line in printed.splitlines()}
-    shown = [" ".join(line.split()) for block in blocks("") for line in block.splitlines()]
-    checked = [line for line in shown if line != "..." and not re.search(r"\d of 317|seconds$|scored one by one", line)]
-    assert len(checked) >= 12
-    assert [line for line in checked if line not in lines] == []
+    plain = [" ".join(re.sub(r"in [\d.]+ seconds", "in a moment", text).split()) for text in (printed, *blocks(""))]
+    assert len(plain) >= 3
+    for shown in plain[1:]:
+        assert shown in plain[0]
 
 
 def test_commands_in_the_text_have_their_flags(script):
