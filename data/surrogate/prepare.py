@@ -78,7 +78,7 @@ def main():
     parser = cli.Parser(description=__doc__)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--output", type=cli.folder, metavar="FOLDER", help="make the files in this folder")
-    choice.add_argument("--fit", type=cli.folder, metavar="FOLDER", help="fit the effects to this folder's training file")
+    choice.add_argument("--fit", type=cli.folder, metavar="FOLDER", help="fit the effects to FOLDER's training file")
     args = parser.parse_args()
     if not args.fit:
         folder = args.output or project_path("data", "surrogate")

@@ -204,7 +204,7 @@ def test_an_interrupted_search_says_how_far_it_may_be_off(monkeypatch, budget):
     monkeypatch.setattr(exact, "GREEDY", 2)
     monkeypatch.setattr(exact, "BLOCK", 10)
     model, architectures, _ = restrict(MODELS["mixed"])
-    flags = {"max_params": int(np.median(space.measure(architectures).parameters))} if budget else {}
+    flags = {"max_params": int(np.quantile(space.measure(architectures).parameters, 0.3))} if budget else {}
     whole, said = interrupt(exact.best, model, None, **flags)
     shares, found, bounds = said.T
     assert (shares[0] >= 0) & (np.diff(shares) >= -1e-9).all() & (shares[-1] == pytest.approx(1))
@@ -221,7 +221,6 @@ def test_an_interrupted_search_says_how_far_it_may_be_off(monkeypatch, budget):
         assert part.gap == pytest.approx(max(0, part.scores[0] - bounds[step - 1]))
         assert part.scores[0] - part.gap <= whole.scores[0] + 1e-6
         gaps.append(part.gap)
-    print(len(said), gaps, found[0], whole.scores[0])
     assert np.inf > gaps[0] > gaps[-1]
 
 
@@ -237,7 +236,6 @@ def test_an_interrupted_front_is_the_leading_part_that_is_proven(monkeypatch):
         assert not part.complete
         assert part.architectures == whole.architectures[: len(part.architectures)]
         lengths.append(len(part.architectures))
-    print(len(said), lengths, len(whole.architectures))
     assert 0 < max(lengths) < len(whole.architectures)
 
 
