@@ -333,17 +333,15 @@ def test_bytes_depend_neither_on_jobs_nor_on_threads_nor_on_cores(train, script,
     few = SMALL if recipe == "reference" else ()
     tasks, found = ("--tasks", "sop", "veri", "cplfw")[: 2 if recipe == "gp" else 4], []
 
-    def many_threads():
-        torch.set_num_threads(4)
-
     def one_core():
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-    for jobs, before in ((("--jobs", 1), many_threads), (("--jobs", 3), lambda: None), ((), one_core)):
+    many_threads = {"env": {**os.environ, "OMP_NUM_THREADS": "4"}}
+    for jobs, options in ((("--jobs", 1), many_threads), (("--jobs", 3), {}), ((), {"before": one_core})):
         flags = ("--recipe", recipe, *tasks)
-        assert train(*flags, *jobs, *few, before=before).returncode == 0
+        assert train(*flags, *jobs, *few, **options).returncode == 0
         where = ("--data_path", data_folder, "--results_path", "r")
-        assert script("test.py", *flags, *where, "--save_name", "s", before=before).returncode == 0
+        assert script("test.py", *flags, *where, "--save_name", "s", **options).returncode == 0
         found.append((files(tmp_path / "r"), (tmp_path / "Track2_submitA_s.json").read_bytes()))
     assert len(found[0][0]) == len(tasks) - 1
     assert found[0] == found[1] == found[2]
