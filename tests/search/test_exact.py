@@ -123,24 +123,26 @@ def test_the_front_is_that_of_enumeration(name, budget):
     assert front.architectures[0] == SMALLEST
 
 
-@pytest.mark.parametrize("limit", [None, 66_000_000])
-def test_in_the_whole_space_an_additive_models_front_is_that_of_dynamic_programming(effects, limit):
+@pytest.mark.parametrize("budget", [{}, {"max_params": 66_000_000}, {"max_macs": 12_500_000_000}])
+def test_in_the_whole_space_an_additive_models_front_is_that_of_dynamic_programming(effects, budget):
     task = effects["tasks"]["sop"]
-    diagonal, best = list(task["depth"]), {0: 0.0}  # the best score by the parameters of the layers
-    costs, layers = space.PARAMETERS.table.reshape(3, 3), list(zip(task["heads"], task["mlp_ratio"], strict=True))
+    diagonal, best = list(task["depth"]), {(space.PARAMETERS.base, space.MACS.base): 0.0}  # the best score by costs
+    costs = list(zip(space.PARAMETERS.table.tolist(), space.MACS.table.tolist(), strict=True))
     found = []
-    for depth, (heads, ratios) in enumerate(layers, 1):
+    for depth, (heads, ratios) in enumerate(zip(task["heads"], task["mlp_ratio"], strict=True), 1):
         diagonal += [*heads, *ratios, 0]
         extended = {}
-        for (size, score), h, r in itertools.product(best.items(), range(3), range(3)):
-            key = size + int(costs[h, r])
-            extended[key] = min(extended.get(key, np.inf), score + heads[h] + ratios[r])
+        for ((params, macs), score), option in itertools.product(best.items(), range(9)):
+            key = params + costs[option][0], macs + costs[option][1]
+            extended[key] = min(extended.get(key, np.inf), score + heads[option // 3] + ratios[option % 3])
         best = extended
         if depth >= 10:
-            found += [(space.PARAMETERS.base + size, score + task["depth"][depth - 10]) for size, score in best.items()]
-    sizes, values = np.array([row for row in found if not limit or row[0] <= limit]).T
+            found += [(*key, score + task["depth"][depth - 10]) for key, score in best.items()]
+    sizes, macs, values = np.array(found).T
+    within = (sizes <= budget.get("max_params", np.inf)) & (macs <= budget.get("max_macs", np.inf))
+    sizes, values = sizes[within], values[within]
     expected, model = front_of(sizes, values), Model(torch.diag(torch.tensor(diagonal, dtype=torch.float64)))
-    front, first = exact.pareto(model, max_params=limit), exact.best(model, 3, max_params=limit)
+    front, first = exact.pareto(model, **budget), exact.best(model, 3, **budget)
     assert space.measure(front.architectures).parameters.tolist() == sizes[expected].tolist()
     assert front.scores == pytest.approx(values[expected], abs=1e-12)
     assert scores(model, front.architectures) == pytest.approx(front.scores, abs=1e-12)

@@ -239,7 +239,7 @@ def test_a_predictor_that_tells_nothing_apart_is_refused(search, own):
 def test_ctrl_c_prints_the_best_found_and_the_gap(own, tmp_path, data_folder):
     terminal, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    flags = ("--data_path", data_folder, *own({"networks": 20}), "--json", "best.json")
+    flags = ("--data_path", data_folder, *own({"networks": 20}), "--json", "best.json", "--pareto")
     with Script("tools/search.py", *flags, cwd=tmp_path, before=lambda: os.dup2(theirs, 2)) as process:
         os.close(theirs)  # so that reading ends with the process
         bar = ""
