@@ -137,29 +137,27 @@ def test_the_best_of_the_whole_space_beats_every_neighbour_and_the_front_ends_wi
 
 
 def test_an_interrupted_front_is_printed_as_far_as_it_is_proven(search, monkeypatch):
-    _, whole, content = search("--tasks", "vehicleid", "--pareto", "--top", 1)
-    steps, said = [], []
+    steps, title = [], "best score for every number of parameters"
 
     def counted(model, *, progress, **limits):
-        return exact.pareto(model, progress=lambda *numbers: steps.append(1) or progress(*numbers), **limits)
+        stop, place = 9 * len(steps) // 10, itertools.count(1)  # in the second search
 
-    def stopped(model, *, progress, **limits):
-        def stop(*numbers):
-            said.append(numbers)
-            if len(said) == 9 * len(steps) // 10:
+        def count(*numbers):
+            steps.append(numbers)
+            if next(place) == stop:
                 signal.raise_signal(signal.SIGINT)
 
-        return exact.pareto(model, progress=stop, **limits)
+        return exact.pareto(model, progress=count, **limits)
 
-    for name, run in (("counted", counted), ("stopped", stopped)):
-        monkeypatch.setattr(tool, "pareto", run)
-        status, lines, _ = search("--tasks", "vehicleid", "--pareto", "--top", 1)
-        assert status == {"counted": 0, "stopped": 130}[name]
-    first = lines.index("best score for every number of parameters, up to where it was interrupted")
-    full = whole[whole.index("best score for every number of parameters") + 1 :]
-    part = lines[first + 1 :]
-    assert 10 < len(part) < len(full) == 2 + len(content["pareto"])
-    assert part == full[: len(part)]
+    monkeypatch.setattr(tool, "pareto", counted)
+    (status, whole, content), (stopped, part, _) = (
+        search("--tasks", "vehicleid", "--pareto", "--top", 1) for _ in range(2)
+    )
+    assert (status, stopped) == (0, 130)
+    whole = whole[whole.index(title) + 1 :]
+    part = part[part.index(f"{title}, up to where it was interrupted") + 1 :]
+    assert 10 < len(part) < len(whole) == 2 + len(content["pareto"])
+    assert part == whole[: len(part)]
 
 
 def test_mistakes_are_found_before_the_search(search, data_folder, monkeypatch):
