@@ -1,205 +1,155 @@
 import json
+import os
 import re
-import shutil
+import sys
+from math import log
 
 import numpy as np
 import pytest
-import torch
 from helpers import REAL_DATA, ROOT, make_data, make_entries, needs_real_data
-from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib import pyplot
 from scipy.stats import kendalltau, rankdata
 
 from common.files import InputError
-from dataset import encode, load_train
-from network import Predictor
-from recipes.predictors import load
+from dataset import load_train
+from recipes.predictors import load, score_all, shares_beaten
 from space import measure, sample_architectures
 from tasks import TASKS, TRAIN_FILE
 from tools import plot
 
 FRONT = ["j" + "331" * 10 + "000000", "l" + "111" * 12]
-LOGS = ROOT / "logs" / "published"
-RESULTS_README = (ROOT / "results" / "README.md").read_text()
 ARCHITECTURES = sample_architectures(500, seed=3)
-RANKS = {task.name: np.random.RandomState(i).permutation(500) for i, task in enumerate(TASKS)}
-
-
-@pytest.fixture(scope="module")
-def predictors():
-    return load()
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return json.loads((ROOT / "tools" / "reference.json").read_text())["tasks"]
+ENTRIES = make_entries(ARCHITECTURES)
+RANKS = {task.name: np.array([entry[task.rank_key] for entry in ENTRIES.values()]) for task in TASKS}
+REFERENCE = json.loads((ROOT / "tools" / "reference.json").read_text())["tasks"]
+PREDICTORS = load()
 
 
 @pytest.fixture
-def published(project):
-    """A copy of the project with its published run."""
-    for name in ("results", "logs"):
-        shutil.copytree(ROOT / name / "published", project / name / "published")
-    return project
+def run(monkeypatch, capsys):
+    """run(*flags): {path in the project: figure that the command draws}, what it prints, and what it says.
 
-
-def without_the_slow_parts():
-    """Replace the search, and every picture by an empty one."""
-    import search.exact
-
-    search.exact.pareto = lambda model: (FRONT, None, True)
-    Figure.savefig = lambda self, buffer, dpi: Image.new("RGB", (9, 9)).save(buffer, "png")
-
-
-def published_scores(task, architectures):
-    """(n,) scores, by the published predictor itself, and its checkpoint."""
-    checkpoint = torch.load(ROOT / "results" / "published" / f"{task.name}_final.pth", weights_only=True)
-    predictor = Predictor().eval()
-    predictor.load_state_dict(checkpoint["snapshots"][task.snapshot]["state_dict"])
-    with torch.no_grad():
-        return predictor(encode(architectures)).numpy(), checkpoint
-
-
-def test_the_table_is_that_of_the_results_readme_and_of_the_published_run(predictors, reference):
-    text = plot.table(predictors, reference)
-    assert text in RESULTS_README
-    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
-    for task, row in zip(TASKS, rows[:-1], strict=True):
-        _, checkpoint = published_scores(task, ARCHITECTURES[:1])
-        figures, epochs = reference[task.name], [epoch for epoch, _ in checkpoint["validate_ktau"]]
-        bests = [(figures["gpu_best_ktau"], figures["gpu_best_epoch"])]
-        for curve in (figures["cpu_validate_ktau"], [tau for _, tau in checkpoint["validate_ktau"]]):
-            bests.append((max(curve), max(e for e, tau in zip(epochs, curve, strict=True) if tau == max(curve))))
-        used = figures["gpu_snapshot_ktau"], checkpoint["snapshots"][task.snapshot]["ktau"], checkpoint["whole_ktau"]
-        assert row == [
-            task.name,
-            *(f"{tau:.4f} @ {epoch}" for tau, epoch in bests),
-            str(task.snapshot),
-            *(f"{tau:.4f}" for tau in used),
-        ]
-    assert rows[-1][0] == "mean"
-    for column in (1, 2, 3, 5, 6, 7):
-        *values, mean = (float(row[column].split(" @ ")[0]) for row in rows)
-        assert mean == pytest.approx(np.mean(values), abs=1e-4)
-
-
-def test_the_curves_are_drawn_with_their_snapshots(predictors, reference):
-    taus, losses = plot.draw_taus(LOGS, predictors, reference), plot.draw_losses(LOGS)
-    for predictor, panel, loss in zip(predictors, taus.axes, losses.axes, strict=True):
-        name, checkpoint = predictor.task.name, predictor.checkpoint
-        assert (panel.get_title(), loss.get_title()) == (name, name)
-        train, behind, validation, best, used = (line.get_xydata() for line in panel.lines)
-        assert train == pytest.approx(np.array(list(enumerate(checkpoint["train_ktau"], 1))))
-        assert behind[:, 1].tolist() == reference[name]["cpu_validate_ktau"]
-        assert validation == pytest.approx(np.array(checkpoint["validate_ktau"]), abs=1e-6)
-        assert behind[:, 0].tolist() == validation[:, 0].tolist()
-        assert best[0] == pytest.approx(validation[np.flatnonzero(validation[:, 1] == validation[:, 1].max())[-1]])
-        snapshot = checkpoint["snapshots"][predictor.task.snapshot]
-        assert used[0] == pytest.approx([snapshot["epoch"], snapshot["ktau"]])
-        assert loss.lines[0].get_ydata() == pytest.approx([np.log(2)] * 2)
-        assert loss.lines[1].get_xydata() == pytest.approx(np.array(list(enumerate(checkpoint["train_loss"], 1))))
-
-
-def test_ranks_are_drawn_on_the_validation_part_alone(predictors):
-    figure = plot.draw_ranks(ARCHITECTURES, RANKS, predictors)
-    for task, panel in zip(TASKS, figure.axes, strict=True):
-        start = int(task.train_ratio * 500)
-        scores, _ = published_scores(task, ARCHITECTURES[start:])
-        true, predicted = panel.lines[1].get_xydata().T
-        assert true.tolist() == np.argsort(np.argsort(RANKS[task.name][start:])).tolist()
-        assert kendalltau(predicted, scores).statistic > 0.999  # float32
-        name, tau = panel.get_title().split(", tau ")
-        assert name == task.name
-        assert float(tau) == pytest.approx(kendalltau(scores, RANKS[task.name][start:]).statistic, abs=2e-3)
-
-
-def test_the_front_is_drawn_beside_the_measured_ones(predictors, monkeypatch):
+    The search finds FRONT.
+    """
+    figures = {}
+    monkeypatch.setattr(plot, "save", lambda figure, path: figures.update({os.path.relpath(path, ROOT): figure}))
     monkeypatch.setattr(plot, "pareto", lambda model: (FRONT, None, True))
-    monkeypatch.setattr("recipes.predictors.SAMPLED", 1000)
-    figure = plot.draw_pareto(ARCHITECTURES, RANKS, predictors)
-    for task, panel in zip((TASKS[i] for i in (3, 4, 5, 7)), figure.axes, strict=True):
-        assert panel.get_title() == task.name
-        measured, best, last = (line.get_xydata() for line in panel.lines)
-        worse = [100 * (RANKS[task.name] > rank).mean() * 500 / 499 for rank in RANKS[task.name]]
-        assert measured == pytest.approx(np.stack([measure(ARCHITECTURES).parameters / 1e6, worse], 1))
-        scores, _ = published_scores(task, [*FRONT, *sample_architectures(1000, seed=0)])
-        shares = [100 * (scores[2:] > score).mean() for score in scores[:2]]
-        assert best == pytest.approx(np.array([[55.88, shares[0]], [85.80, shares[1]]]), abs=5e-3)
-        assert last.tolist() == best[1:].tolist()
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["plot.py", *map(str, flags)])
+        plot.main()
+        return figures, *capsys.readouterr()
+
+    yield run
+    pyplot.close("all")
+
+
+@pytest.fixture
+def answer(run, monkeypatch, tmp_path):
+    """What the command answers where ENTRIES are what the published run was trained on."""
+    make_data(tmp_path, ENTRIES)
+    monkeypatch.setattr(plot, "sha256", lambda path: PREDICTORS[0].checkpoint["data"])
+    return run("--data_path", tmp_path)
+
+
+def assert_drawn(panel, title, expected):
+    """The panel has this title and these lines: {label: (x, y)}."""
+    assert panel.get_title() == title
+    drawn = {line.get_label(): line.get_data() for line in panel.lines}
+    assert list(drawn) == list(expected)
+    for label, points in expected.items():
+        np.testing.assert_allclose(drawn[label], points, rtol=1e-5, err_msg=label)
+
+
+def test_it_prints_the_correlation_of_size_and_rank_and_the_table_of_the_results(answer):
+    _, printed, said = answer
+    correlations, *table = printed.splitlines()
+    assert said == ""
+    sizes = rankdata(measure(ARCHITECTURES).parameters)
+    expected = [f"{name} {np.corrcoef(sizes, ranks)[0, 1]:.2f}" for name, ranks in RANKS.items()]
+    assert correlations == f"Spearman's correlation of parameters and rank: {', '.join(expected)}"
+
+    assert "\n".join(table) in (ROOT / "results" / "README.md").read_text()
+    rows = []
+    for predictor in PREDICTORS:
+        figures, own = REFERENCE[predictor.task.name], predictor.checkpoint
+        best = figures["gpu_best_ktau"], max(figures["cpu_validate_ktau"]), max(tau for _, tau in own["validate_ktau"])
+        used = figures["gpu_snapshot_ktau"], own["snapshots"][predictor.task.snapshot]["ktau"], own["whole_ktau"]
+        rows.append([*best, *used])
+    found = [[float(tau) for tau in re.findall(r"\d\.\d+", line)] for line in table[2:]]
+    np.testing.assert_allclose(found, [*rows, np.mean(rows, 0)], atol=5.1e-5)
+
+
+def test_the_curves_are_those_of_the_run_and_of_the_reference(answer):
+    taus, losses = (answer[0][f"logs/{name}.png"].axes for name in ("tau", "loss"))
+    for predictor, panel, loss in zip(PREDICTORS, taus, losses, strict=True):
+        name, own = predictor.task.name, predictor.checkpoint
+        every, (epochs, validation) = range(1, 401), np.transpose(own["validate_ktau"])
+        best, used = np.flatnonzero(validation == max(validation))[-1:], own["snapshots"][predictor.task.snapshot]
+        curves = {
+            "training": (every, own["train_ktau"]),
+            "validation, the reference on a CPU": (epochs, REFERENCE[name]["cpu_validate_ktau"]),
+            "validation": (epochs, validation),
+            "best on validation": (epochs[best], validation[best]),
+            "snapshot used": ([used["epoch"]], [used["ktau"]]),
+        }
+        assert_drawn(panel, name, curves)
+        equal = [0, 1], [log(2), log(2)]
+        assert_drawn(loss, name, {"log 2: nothing learnt": equal, "loss": (every, own["train_loss"])})
+
+
+def test_ranks_are_those_within_the_validation_split(answer):
+    for predictor, panel in zip(PREDICTORS, answer[0]["logs/rank.png"].axes, strict=True):
+        name, start = predictor.task.name, int(predictor.task.train_ratio * 500)
+        (scores,), true = score_all([predictor], ARCHITECTURES[start:]), RANKS[name][start:]
+        np.testing.assert_array_equal(panel.lines[1].get_data(), [rankdata(true) - 1, rankdata(scores, "min") - 1])
+        assert panel.get_title() == f"{name}, tau {kendalltau(scores, true).statistic:.3f}"
+
+
+def test_the_front_is_drawn_beside_the_measured_ones(answer, monkeypatch):
+    measured, best = (measure(architectures).parameters / 1e6 for architectures in (ARCHITECTURES, FRONT))
+    _, shares = shares_beaten(PREDICTORS, FRONT)
+    for i, panel in zip((3, 4, 5, 7), answer[0]["logs/pareto.png"].axes, strict=True):
+        name, predicted = TASKS[i].name, 100 * shares[i]
+        lines = {"measured": (measured, (499 - RANKS[name]) / 4.99), "best of its size, predicted": (best, predicted)}
+        assert_drawn(panel, name, lines | {"best of all, predicted": (best[1:], predicted[1:])})
     monkeypatch.setattr(plot, "pareto", lambda model: (FRONT, None, False))
     with pytest.raises(KeyboardInterrupt):
-        plot.draw_pareto(ARCHITECTURES, RANKS, predictors)
+        plot.draw_pareto(ARCHITECTURES, RANKS, PREDICTORS)
 
 
-def test_size_and_rank_are_correlated_by_their_order_alone():
-    size = rankdata(measure(ARCHITECTURES).parameters)
-    printed = re.findall(r"(\w+) (-?\d\.\d\d)\b", plot.size_correlations(ARCHITECTURES, RANKS))
-    assert {name: float(value) for name, value in printed} == {
-        name: pytest.approx(np.corrcoef(size, row)[0, 1], abs=0.0051) for name, row in RANKS.items()
-    }
+def test_without_the_training_file_or_with_another_only_the_curves_are_drawn(run, tmp_path):
+    for reason in ("no such file", "not what results/published was trained on"):
+        figures, _, said = run("--data_path", tmp_path)
+        assert set(figures) == {"logs/tau.png", "logs/loss.png"}
+        assert said == f"{tmp_path / TRAIN_FILE}: {reason}: rank.png and pareto.png are left as they are\n"
+        make_data(tmp_path, ENTRIES)
 
 
 @needs_real_data
-def test_with_the_competitions_file_all_pictures_are_drawn_and_the_readmes_correlations_printed(script, published):
-    answer = script("tools/plot.py", "--data_path", REAL_DATA.parent, root=published, before=without_the_slow_parts)
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert {path.stem for path in (published / "logs").glob("*.png")} == {"tau", "loss", "rank", "pareto"}
-    said, *table = answer.stdout.splitlines()
-    assert "\n".join(table) in RESULTS_README
-    cells = json.loads((ROOT / "train.ipynb").read_text())["cells"]
-    notebook = "".join(line for cell in cells for line in cell["source"])
+def test_the_readme_and_the_notebook_quote_the_correlations_of_the_competitions_file():
+    quoted = "".join((ROOT / name).read_text() for name in ("README.md", "train.ipynb"))
     correlation = rf"({'|'.join(RANKS)})\s(-0\.\d\d)"
-    printed = dict(re.findall(correlation, said))
-    sizes = measure(load_train(REAL_DATA)[0]).parameters
-    for name, ranks in load_train(REAL_DATA)[1].items():
-        assert float(printed[name]) == pytest.approx(np.corrcoef(rankdata(sizes), ranks)[0, 1], abs=0.0051)
-    assert dict(re.findall(correlation, notebook)) == printed
-    quoted = re.findall(correlation, (ROOT / "README.md").read_text())
-    assert quoted and set(quoted) <= set(printed.items())
+    printed = plot.size_correlations(*load_train(REAL_DATA))
+    assert set(re.findall(correlation, quoted)) == set(re.findall(correlation, printed))
 
 
-def test_without_it_or_with_another_only_the_curves_are_drawn(script, published):
-    answer = script("tools/plot.py", root=published, before=without_the_slow_parts)
-    left = "rank.png and pareto.png are left as they are\n"
-    assert answer.returncode == 0
-    assert answer.stderr.endswith(f"{TRAIN_FILE}: no such file: {left}")
-    assert answer.stdout in RESULTS_README
-    pictures = list((published / "logs").glob("*.png"))
-    assert {path.stem for path in pictures} == {"tau", "loss"}
-    make_data(published / "data", make_entries(ARCHITECTURES))
-    answer = script("tools/plot.py", root=published, before=without_the_slow_parts)
-    assert answer.stderr.endswith(f"{TRAIN_FILE}: not what results/published was trained on: {left}")
-    assert list((published / "logs").glob("*.png")) == pictures
-
-
-def sizes_file(path, recipes):
-    taus = np.random.RandomState(0).rand(len(recipes), 3, 2, 5, 8)  # [recipe][size][seed][fold][task]
-    content = {"sizes": [50, 100, 400], "tau": dict(zip(recipes, taus.tolist(), strict=True))}
-    content["tau"][recipes[0]][0] = [[[None] * 8] * 5] * 2
-    path.write_text(json.dumps(content))
-    return taus
-
-
-def test_sizes_are_drawn_as_a_line_for_each_recipe(script, project, tmp_path):
-    names = ["reference", "gp", "ridge", "own"]
-    taus = sizes_file(tmp_path / "sizes.json", names)
-    (panel,) = plot.draw_sizes(tmp_path / "sizes.json").axes
+def test_sizes_are_drawn_as_a_line_for_each_recipe(run, tmp_path):
+    names, sizes = ["reference", "gp", "ridge", "own"], [50, 100, 400]
+    taus = np.random.RandomState(0).rand(4, 3, 2, 5, 8).tolist()  # [recipe][size][seed][fold][task]
+    taus[0][0] = [[[None] * 8] * 5] * 2
+    (tmp_path / "sizes.json").write_text(json.dumps({"sizes": sizes, "tau": dict(zip(names, taus, strict=True))}))
+    figures, printed, said = run("--sizes", tmp_path / "sizes.json")
+    assert (list(figures), printed, said) == (["logs/sizes.png"], "", "")
+    (panel,) = figures["logs/sizes.png"].axes
+    means = np.array(taus, float).mean((2, 3, 4))
+    assert_drawn(panel, "", {name: (sizes, row) for name, row in zip(names, means, strict=True)})
     assert [text.get_text() for text in panel.get_legend().get_texts()] == names
-    assert len({line.get_color() for line in panel.lines}) == len(names)
-    for i, (line, values) in enumerate(zip(panel.lines, taus, strict=True)):
-        means = [size.mean() for size in values]
-        expected = [means[0] if i else np.nan, *means[1:]]
-        np.testing.assert_allclose(line.get_xydata(), np.stack([[50, 100, 400], expected], 1))
-    (project / "logs").mkdir()
-    answer = script("tools/plot.py", "--sizes", "sizes.json", root=project)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
-    assert [path.name for path in (project / "logs").iterdir()] == ["sizes.png"]
-    with Image.open(project / "logs" / "sizes.png") as picture:
-        assert picture.width > 800
+    assert len({line.get_color() for line in panel.lines}) == 4
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"tau": {}}', '{"sizes": [1], "tau": []}', '{"sizes": [2, 3], "tau": {"gp": [1, 2, 3]}}']
+    "text", ["", "[]", "{}", '{"sizes": [1], "tau": []}', '{"sizes": [2, 3], "tau": {"gp": [1, 2, 3]}}']
 )
 def test_another_file_is_no_sizes(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
@@ -207,11 +157,10 @@ def test_another_file_is_no_sizes(tmp_path, text):
         plot.draw_sizes(tmp_path / "x.json")
 
 
-def test_the_pictures_of_the_readmes_are_there_small_and_large_enough_to_read():
-    texts = [(ROOT / name / "README.md").read_text() for name in (".", "logs")]
-    shown = {name for text in texts for name in re.findall(r"!\[.*?\]\((?:logs/)?(\w+\.png)\)", text, re.DOTALL)}
-    assert shown == {path.name for path in (ROOT / "logs").glob("*.png")}
-    for name in shown:
-        assert (ROOT / "logs" / name).stat().st_size < 200_000
-        with Image.open(ROOT / "logs" / name) as picture:
-            assert picture.width > 800
+def test_the_pictures_of_the_readmes_are_there_small_and_large_enough_to_read(tmp_path):
+    plot.save(pyplot.figure(figsize=(4.6, 3)), tmp_path / "saved.png")
+    shown = "".join((ROOT / name).read_text() for name in ("README.md", "logs/README.md"))
+    pictures = [*(ROOT / "logs").glob("*.png")]
+    assert set(re.findall(r"\w+\.png(?=\))", shown)) == {picture.name for picture in pictures}
+    for picture in (*pictures, tmp_path / "saved.png"):
+        assert picture.stat().st_size < 200_000 and pyplot.imread(picture).shape[1] > 800
