@@ -2,24 +2,36 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import REFERENCE, ROOT, OwnRecipe, add_recipe, save_checkpoint
+from helpers import OwnRecipe, add_recipe, save_checkpoint
 
-import dataset
-import recipes
 from common.files import InputError, log, sha256
-from dataset import Data, encode
+from dataset import Data, default_folder, encode, project_path
 from network import Predictor
 from recipes import predictors
-from recipes.predictors import load, rank, rank_file, shares_beaten, shares_intervals
+from recipes.checkpoint import to_bytes
+from recipes.predictors import check_device, flags, load, rank, rank_file, shares_beaten, shares_intervals
 from space import sample_architectures
-from tasks import TASKS, TEST_FILE, find_task
+from tasks import TASKS, find_task
 
-ARCHITECTURES, SOP = sample_architectures(50, seed=9), find_task("sop")
-PUBLISHED = dataset.project_path("results", "published")
+ARCHITECTURES = sample_architectures(50, seed=9)
+PUBLISHED = Path(project_path("results", "published"))
+SHIFTS = {"sop": 100, "veri": 500}
+
+
+class Intervals(OwnRecipe):
+    """Its intervals lie around the score and a number in the checkpoint."""
+
+    def rank_interval(self, checkpoint, scores, n, probability):
+        middle = (scores + checkpoint["shift"]).round().long()
+        return middle - round(10 * probability), middle + n
+
+    def remark(self, checkpoint):
+        return f"moved by {checkpoint['shift']}"
 
 
 @pytest.fixture
@@ -28,183 +40,126 @@ def data(data_folder, caplog):
     return Data(data_folder, "name")
 
 
-def snapshot(seed):
-    """Fitted part of a checkpoint with one snapshot, from a seed."""
-    torch.manual_seed(seed)
-    held = {"epoch": 1, "ktau": 0.5, "state_dict": Predictor().state_dict()}
-    return {"index": -1, "snapshots": {-1: held}, "validate_ktau": [(1, 0.5)], "whole_ktau": 0.5}
-
-
-@torch.no_grad()
-def forward(state_dict, architectures):
-    predictor = Predictor().eval()
-    predictor.load_state_dict(state_dict)
-    return predictor(encode(architectures)).numpy()
-
-
-def test_the_published_predictors_score_as_the_network_in_their_files(caplog):
-    caplog.set_level(logging.INFO, log.name)
-    loaded = load()
-    assert [predictor.task for predictor in loaded] == list(TASKS)
-    found = rank(loaded, ARCHITECTURES)
-    assert list(found) == [task.name for task in TASKS]
-    for predictor in loaded:
-        content = torch.load(ROOT / "results" / "published" / f"{predictor.task.name}_final.pth", weights_only=True)
-        scores = forward(content["snapshots"][content["index"]]["state_dict"], ARCHITECTURES)
-        assert found[predictor.task.name].tolist() == [sum(scores < score) for score in scores]
-    assert not caplog.messages
-
-
-@pytest.mark.parametrize("labels", ["a training file", "no training file"])
-@pytest.mark.parametrize("own", ["own", "other data", "missing"])
-def test_a_task_without_a_checkpoint_of_this_data_gets_the_published_one(
-    monkeypatch, data, caplog, tmp_path, own, labels
-):
-    monkeypatch.setattr(Data, "results", tmp_path / "r")
-    path, fitted = REFERENCE.path(tmp_path / "r", SOP), snapshot(1)
-    if own != "missing":
-        save_checkpoint(path, REFERENCE, SOP, fitted, sha256(data.train_file) if own == "own" else "f" * 64)
-    if labels == "no training file":
-        data.train_file.unlink()
-    (predictor,) = load(["sop_rank"], data=data)
-    used, said = path, []
-    if own == "missing" or (own == "other data" and labels == "a training file"):
-        used = REFERENCE.path(PUBLISHED, SOP)
-        fitted = torch.load(used, weights_only=True)
-        said = [f"using the published checkpoints in {PUBLISHED}: sop"]
-        if labels == "a training file":
-            said = [f"not trained on {data.train_file}: sop; using the published checkpoints in {PUBLISHED}"]
-    assert caplog.messages == said
-    assert (predictor.path, predictor.task, predictor.snapshot) == (used, SOP, fitted["index"])
-    scores = forward(fitted["snapshots"][fitted["index"]]["state_dict"], ARCHITECTURES)
-    np.testing.assert_allclose(predictors.score_all([predictor], ARCHITECTURES)[0], scores, atol=1e-5)
-
-
-def test_in_a_given_folder_nothing_is_replaced(data, caplog, tmp_path):
-    for name in ("sop", "own"):
-        save_checkpoint(tmp_path / "r" / f"{name}_final.pth", REFERENCE, find_task(name), snapshot(1))
-    loaded = load(["sop", "own"], data=data, results=tmp_path / "r")
-    assert [predictor.path.parent for predictor in loaded] == [tmp_path / "r"] * 2
-    assert caplog.messages == [f"not trained on {data.train_file}: sop, own; used all the same"]
-    again = f" --data_path {data.folder} --results_path {tmp_path}/r --tasks veri"
-    with pytest.raises(
-        InputError, match=f"veri_final.pth: there is no checkpoint of veri: train it: python .*{again}$"
-    ):
-        load(["sop", "veri"], data=data, results=tmp_path / "r")
-    with pytest.raises(InputError, match=r"veri_final\.pth: there is no checkpoint of veri$"):
-        load(["veri"], results=tmp_path / "r")
-    with pytest.raises(InputError, match=r"no checkpoint of other: train it: .* --recipe gp .* --tasks other$"):
-        load(["other"], data=data, recipe="gp")
-
-
-def test_the_tasks_are_by_default_those_that_the_file_labels(data, train_entries, tmp_path):
-    entries = {
-        name: {"arch": entry["arch"], "new_accuracy": i} for i, (name, entry) in enumerate(train_entries.items())
-    }
-    data.train_file.write_text(json.dumps(entries))
-    save_checkpoint(tmp_path / "new_final.pth", REFERENCE, find_task("new"), snapshot(1), sha256(data.train_file))
-    assert [predictor.task.name for predictor in load(data=data, results=tmp_path)] == ["new"]
-
-
-def test_a_damaged_checkpoint_is_not_silently_the_published_one(monkeypatch, data, tmp_path):
-    monkeypatch.setattr(Data, "results", tmp_path)
-    REFERENCE.path(tmp_path, SOP).write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"sop_final\.pth: not a checkpoint"):
-        load(["sop"], data=data)
-
-
-class Intervals(OwnRecipe):
-    """Intervals from a number in the checkpoint around the score."""
-
-    def rank_interval(self, checkpoint, scores, n, probability):
-        middle = (scores + checkpoint["shift"]).round().long()
-        return middle - round(10 * probability), middle + n
-
-
 @pytest.fixture
-def two(monkeypatch, tmp_path):
-    """Two predictors of a recipe of one's own, of sop and veri, with intervals."""
+def own(monkeypatch, tmp_path):
+    """Checkpoints of a recipe of one's own in the temporary folder: of sop, veri, and of new, which is constant."""
     recipe = add_recipe(monkeypatch, Intervals)
-    for name, sign, shift in (("sop", 1, 100), ("veri", -1, 500)):
-        weights = sign * torch.rand(370, generator=torch.Generator().manual_seed(shift))
-        save_checkpoint(tmp_path / f"{name}_own.pth", recipe, find_task(name), {"effects": weights, "shift": shift})
-    return load(["sop", "veri"], recipe="own", results=tmp_path)
+    for name, shift in (SHIFTS | {"new": 0}).items():
+        effects = shift * torch.rand(370, generator=torch.Generator().manual_seed(shift)) / 100
+        save_checkpoint(tmp_path / f"{name}_own.pth", recipe, find_task(name), {"effects": effects, "shift": shift})
 
 
 def own_scores(predictor, architectures):
     return (encode(architectures).flatten(1) @ predictor.checkpoint["effects"]).numpy()
 
 
-def test_a_file_is_ranked_and_each_task_gets_its_own_intervals(data, two, tmp_path):
+def test_the_published_predictors_rank_as_the_networks_in_their_files(caplog):
+    caplog.set_level(logging.INFO, log.name)
+    found = rank(load(), ARCHITECTURES)
+    assert list(found) == [task.name for task in TASKS]
+    for name, ranks in found.items():
+        content, network = torch.load(PUBLISHED / f"{name}_final.pth", weights_only=True), Predictor().eval()
+        network.load_state_dict(content["snapshots"][content["index"]]["state_dict"])
+        with torch.no_grad():
+            scores = network(encode(ARCHITECTURES))
+        assert ranks.tolist() == [sum(scores < score) for score in scores]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "labels", "given", "said"),
+    [
+        ("this data", True, False, ""),
+        ("unknown data", True, False, ""),
+        ("other data", False, False, ""),
+        ("other data", True, True, "not trained on {}: sop; used all the same"),
+        ("other data", True, False, "not trained on {}: sop; using the published checkpoints in {}"),
+        (None, False, False, "using the published checkpoints in {1}: sop"),
+    ],
+)
+def test_a_task_without_a_checkpoint_of_this_data_gets_the_published_one(
+    monkeypatch, data, caplog, tmp_path, trained_on, labels, given, said
+):
+    monkeypatch.setattr(Data, "results", tmp_path)
+    origins = {"this data": {"data": sha256(data.train_file)}, "other data": {"data": "f" * 64}}
+    if trained_on:
+        checkpoint = torch.load(PUBLISHED / "sop_final.pth", weights_only=True)
+        del checkpoint["data"]
+        (tmp_path / "sop_final.pth").write_bytes(to_bytes(checkpoint | origins.get(trained_on, {})))
+    if not labels:
+        data.train_file.unlink()
+    (predictor,) = load(["sop_rank"], data=data, results=tmp_path if given else None)
+    assert predictor.path == (PUBLISHED if "published" in said else tmp_path) / "sop_final.pth"
+    assert "".join(caplog.messages) == said.format(data.train_file, PUBLISHED)
+
+
+def test_the_tasks_are_by_default_those_that_the_file_labels_and_a_constant_predictor_is_said(
+    own, data, caplog, tmp_path
+):
+    entry = {"arch": ARCHITECTURES[0], "new_accuracy": 1.5, "sop_rank": 1}
+    data.train_file.write_text(json.dumps({"a": entry, "b": entry}))
+    loaded = load(data=data, recipe="own", results=tmp_path)
+    assert [(each.task.name, each.is_constant) for each in loaded] == [("sop", False), ("new", True)]
+    assert caplog.messages == [
+        f"not trained on {data.train_file}: sop, new; used all the same",
+        f"{tmp_path}/new_own.pth: gives one score to all architectures: it ranks nothing",
+    ]
+
+
+def test_a_missing_or_damaged_checkpoint_is_not_silently_the_published_one(monkeypatch, data, tmp_path):
+    monkeypatch.setattr(Data, "results", tmp_path)
+    (tmp_path / "sop_final.pth").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"sop_final\.pth: not a checkpoint"):
+        load(["sop"], data=data)
+    missing, results = r"veri_final\.pth: there is no checkpoint of veri", tmp_path / "a b"
+    command = f"python main.py --data_path {data.folder} --results_path '{results}' --tasks veri"
+    with pytest.raises(InputError, match=f"{missing}: train it: {command}$"):
+        load(["veri"], data=data, results=results)
+    with pytest.raises(InputError, match=f"{missing}$"):
+        load(["veri"], results=results)
+    assert flags(Data(default_folder(), ""), "gp", ["sop", "veri"]) == " --recipe gp --tasks sop veri"
+
+
+def test_a_file_is_ranked_and_each_task_gets_its_own_intervals(own, data, caplog, tmp_path):
     entries = json.loads(data.test_file.read_text())
     del entries["arch201"]["sop_rank"]
-    entries["arch202"]["other_rank"] = 7
-    entries["arch203"]["note"] = "stays"
+    entries["arch202"] |= {"cplfw_rank": 7, "note": "stays"}
     data.test_file.write_text(json.dumps(entries))
-    assert rank_file(two, data.folder / TEST_FILE, tmp_path / "ranks", tmp_path / "intervals") == 300
-    architectures = [entry["arch"] for entry in entries.values()]
-    intervals = {name: {"arch": entry["arch"]} for name, entry in entries.items()}
-    for entry in entries.values():
-        entry |= dict.fromkeys((*(task.rank_key for task in TASKS), "other_rank"), -1)
-    for predictor, shift in zip(two, (100, 500), strict=True):
-        scores, key = own_scores(predictor, architectures), predictor.task.rank_key
-        for name, score in zip(entries, scores, strict=True):
-            entries[name][key] = int(sum(scores < score))
-            intervals[name][f"{key}_interval"] = [round(float(score)) + shift - 8, round(float(score)) + shift + 300]
-    assert json.loads((tmp_path / "ranks").read_text()) == entries
-    assert json.loads((tmp_path / "intervals").read_text()) == intervals
-    assert list(json.loads((tmp_path / "ranks").read_text())) == list(entries)
+    loaded, paths = load([*SHIFTS], recipe="own", results=tmp_path), (tmp_path / "ranks", tmp_path / "intervals")
+    assert rank_file(loaded, data.test_file, *paths) == 300
+    assert caplog.messages == ["sop: moved by 100", "veri: moved by 500"]
+    ranks, intervals = (json.loads(path.read_text()) for path in paths)
+    for name, predictor in zip(SHIFTS, loaded, strict=True):
+        scores = own_scores(predictor, [entry["arch"] for entry in entries.values()])
+        assert [entry.pop(f"{name}_rank") for entry in ranks.values()] == [sum(scores < score) for score in scores]
+        low = scores.round() + SHIFTS[name] - 8
+        found = [entry.pop(f"{name}_rank_interval") for entry in intervals.values()]
+        assert found == np.stack([low, low + 308], 1).tolist()
+        for entry in entries.values():
+            entry.pop(f"{name}_rank", None)
+    entries["arch202"]["cplfw_rank"] = -1  # as of all tasks without a predictor
+    assert ranks == entries
+    assert intervals == {key: {"arch": entry["arch"]} for key, entry in entries.items()}
 
 
-def test_without_intervals_only_ranks_are_written(data, tmp_path):
-    loaded = load(["sop"])
-    with pytest.raises(InputError, match="the recipe reference has no rank intervals"):
-        rank_file(loaded, data.test_file, tmp_path / "ranks", tmp_path / "intervals")
-    assert not (tmp_path / "ranks").exists()
-    rank_file(loaded, data.test_file, tmp_path / "ranks")
-    assert not (tmp_path / "intervals").exists()
-    assert sorted(entry["sop_rank"] for entry in json.loads((tmp_path / "ranks").read_text()).values())[:2] == [0, 1]
-
-
-def test_shares_are_a_plain_count(monkeypatch, two):
+def test_shares_are_a_plain_count(own, monkeypatch, tmp_path):
     monkeypatch.setattr(predictors, "SAMPLED", 2000)
-    architectures, sample = ARCHITECTURES[:20], sample_architectures(2000, seed=0)
-    architectures.append(sample[0])  # ties with one of the sampled
-    scores, shares = shares_beaten(two, architectures)
-    intervals = shares_intervals(two, scores)
-    for predictor, row, found, ends, shift in zip(two, scores, shares, intervals, (100, 500), strict=True):
+    loaded, sample = load([*SHIFTS], recipe="own", results=tmp_path), sample_architectures(2000, seed=0)
+    architectures = [*ARCHITECTURES[:20], sample[0]]  # the last ties with one of the sampled
+    scores, shares = shares_beaten(loaded, architectures)
+    intervals = shares_intervals(loaded, scores)
+    for predictor, row, found, ends in zip(loaded, scores, shares, intervals, strict=True):
         expected = own_scores(predictor, architectures)
         np.testing.assert_allclose(row, expected, rtol=1e-6)
         assert found.tolist() == [sum(own_scores(predictor, sample) > score) / 2000 for score in expected]
-        low = np.round(expected) + shift - 8  # a true rank r has r better ones and 2000 - r - 1 worse ones
+        low = np.round(expected) + SHIFTS[predictor.task.name] - 8  # of a true rank r, 2000 - r - 1 are worse
         np.testing.assert_allclose(ends, np.stack([2000 - low - 2008 - 1, 2000 - low], 1) / 2000)
+    with pytest.raises(InputError, match="the recipe reference has no rank intervals: use gp"):
+        shares_intervals(load(["sop"]), scores[:1])
 
 
-def test_a_constant_predictor_is_said(monkeypatch, data, caplog, tmp_path):
-    recipe, paths = add_recipe(monkeypatch, OwnRecipe), [tmp_path / f"{name}_own.pth" for name in ("sop", "veri")]
-    for path, weights, task in zip(
-        paths, (torch.zeros(370), torch.arange(370.0)), (SOP, find_task("veri")), strict=True
-    ):
-        save_checkpoint(path, recipe, task, {"effects": weights}, sha256(data.train_file))
-    loaded = load(["sop", "veri"], data=data, recipe="own", results=tmp_path)
-    assert [predictor.is_constant for predictor in loaded] == [True, False]
-    assert caplog.messages == [f"{paths[0]}: gives one score to all architectures: it ranks nothing"]
-    assert set(rank(loaded, ARCHITECTURES)["sop"]) == {0}
-
-
-def test_flags_are_those_that_are_needed(data, tmp_path):
-    flags, default = predictors.flags, Data(dataset.default_folder(), "")
-    assert flags(default, "reference") == ""
-    assert flags(default, "gp", ["sop", "veri"]) == " --recipe gp --tasks sop veri"
-    spaced = tmp_path / "my data"
-    spaced.mkdir()
-    expected = f" --data_path '{spaced}' --results_path 'a b'"
-    assert flags(Data(spaced, "my data"), recipes.DEFAULT, results="a b") == expected
-
-
-@pytest.mark.parametrize("name", ["meta", "nowhere", "cpu:x", ""])
+@pytest.mark.parametrize("name", ["meta", "nowhere"])
 def test_a_device_that_cannot_compute_is_refused(name):
-    predictors.check_device("cpu")
-    with pytest.raises(InputError, match=f"^--device {name}: .") as caught:
-        predictors.check_device(name)
-    assert "\n" not in str(caught.value)
+    check_device("cpu")
+    with pytest.raises(InputError, match=f"^--device {name}: [^\n]+$"):
+        check_device(name)
