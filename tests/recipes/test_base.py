@@ -1,5 +1,6 @@
-"""What every recipe shares: learning is repeatable and checks what a recipe returns; names and headers."""
+"""What every recipe shares: learning is repeatable, what a recipe returns and what a file holds is checked; headers."""
 
+import dataclasses
 import random
 from typing import NamedTuple
 
@@ -8,50 +9,40 @@ import pytest
 import torch
 from helpers import REFERENCE, OwnRecipe, save_checkpoint
 
-import recipes
 from common.files import InputError
-from recipes.checkpoint import read, to_bytes, versions
+from recipes.checkpoint import to_bytes, versions
 from space import sample_architectures
 from tasks import find_task
 
-ARCHITECTURES, RANKS = sample_architectures(300, seed=1), np.random.RandomState(0).permutation(300)
-TASK = find_task("own-task")
+ARCHITECTURES, TASK = sample_architectures(30, seed=1), find_task("own-task")
 
 
 class Chance(OwnRecipe):
-    """Uses every generator, and sums that depend on the number of threads."""
+    """Draws from every generator, and computes sums that depend on the number of threads."""
 
     def fit(self, task, encodings, ranks, device="cpu", report=None):
-        numbers = torch.rand(10**6) * np.random.rand() * random.random()
-        return {"effects": numbers[:370], "sum": (numbers / 3).sum(), "product": numbers @ numbers.flip(0)}
+        drawn, numbers = [random.random(), np.random.rand(), torch.rand(1).item()], torch.rand(10**6)
+        return {"drawn": drawn, "effects": numbers[:370], "sum": (numbers / 3).sum(), "product": numbers @ numbers}
 
 
-@pytest.mark.parametrize("name", ["reference", "gp", "ridge", "own"])
-def test_what_is_learnt_depends_on_no_generator_and_no_number_of_threads(name):
-    recipe = Chance("own", "own") if name == "own" else recipes.get(name)
-    task = recipe.configure(TASK, {"num_epochs": 2} if "num_epochs" in recipe.settings else {})
-    found = set()
+def test_what_is_learnt_depends_on_the_seed_alone():
+    seed, learnt = 2**40 + 7, set()
     for threads in (1, 2):
-        random.seed(threads)
-        np.random.seed(threads)
-        torch.manual_seed(threads)
         torch.set_num_threads(threads)
-        try:
-            fitted, is_constant = recipe.learn(task, ARCHITECTURES, RANKS)
-            assert torch.get_num_threads() == threads
-        finally:
-            torch.set_num_threads(1)
-        assert not is_constant
-        found.add(to_bytes(fitted))
-    assert len(found) == 1
+        fitted, _ = Chance("own", "own").learn(dataclasses.replace(TASK, seed=seed), ARCHITECTURES, np.arange(30))
+        learnt.add(to_bytes(fitted))
+    torch.set_num_threads(1)
+    assert len(learnt) == 1
+    first = torch.rand(1, generator=torch.Generator().manual_seed(seed)).item()
+    assert fitted["drawn"] == [random.Random(seed).random(), np.random.RandomState(7).rand(), first]
 
 
-def learn(fitted, scores=lambda encodings: encodings.sum((1, 2))):
+def learn(fitted, scores=lambda encodings: encodings[:, 0, 0]):
     """Learn with a recipe that returns `fitted` and whose model is `scores`."""
     recipe = OwnRecipe("own", "own")
     recipe.fit = lambda *arguments: fitted
     recipe.model = lambda checkpoint, index=None: scores
-    return recipe.learn(TASK, ARCHITECTURES, RANKS)
+    return recipe.learn(TASK, ARCHITECTURES, np.arange(30))
 
 
 class Point(NamedTuple):
@@ -61,93 +52,65 @@ class Point(NamedTuple):
 @pytest.mark.parametrize(
     ("fitted", "why"),
     [
-        ([1], "expected a dictionary without the keys task, recipe, data, versions"),
-        (None, "expected a dictionary without"),
-        ({"data": 1}, "expected a dictionary without"),
-        ({"a": np.ones(2)}, "a is a ndarray: expected tensors, numbers, strings, lists, dictionaries"),
-        ({"a": [1, print]}, r"a\[1\] is a builtin_function_or_method: expected tensors"),
-        ({"a": {"b": 1j}}, "a: b is a complex: expected tensors"),
-        ({(b"a",): 1}, r"key\[0\] is a bytes: expected tensors"),
-        ({"a": torch.tensor([1, torch.nan])}, r"a holds numbers that are not finite or above 1e\+30"),
-        ({"a": torch.ones(2).to_sparse()}, "a is not a plain tensor on the CPU"),
-        ({"a": torch.ones(2, device="meta")}, "a is not a plain tensor on the CPU"),
-        ({"a": Point()}, ""),
-        ({"a": np.str_("b")}, ""),
+        (None, "expected a dictionary without the keys task, recipe, data, versions$"),
+        ({"data": 1}, "expected a dictionary without the keys task, recipe, data, versions$"),
+        ({"a": np.ones(2)}, "a is a ndarray: expected tensors, numbers, strings, lists, dictionaries$"),
+        ({"a": Point()}, "cannot be saved and read back: UnpicklingError$"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_saved_is_refused(fitted, why):
-    with pytest.raises(InputError, match=f"^recipe own, task own-task: what `fit` returns: .*{why}") as caught:
+    with pytest.raises(InputError, match=f"^recipe own, task own-task: what `fit` returns: {why}"):
         learn(fitted)
+
+
+def test_a_model_that_cannot_score_is_refused_and_one_score_for_all_is_noticed():
+    with pytest.raises(InputError, match=r"^recipe own, task own-task: 1000 of 1000 scores are not finite"):
+        learn({}, lambda encodings: encodings.sum((1, 2)) / 0)
+    assert learn({"a": 1}) == ({"a": 1}, False)
+    assert learn({}, lambda encodings: np.full(len(encodings), 0.1)) == ({}, True)
+
+
+class Intervals(OwnRecipe):
+    def summary(self, checkpoint):
+        return {"tau": checkpoint["tau"]}
+
+    def rank_interval(self, checkpoint, scores, n, probability):
+        return scores - checkpoint["width"], scores + checkpoint["width"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"recipe": "gp"}, "a checkpoint of the recipe gp: expected own$"),
+        ({"task": {"name": "sop"}}, "a checkpoint of sop: expected own-task$"),
+        ({"effects": torch.ones(3)}, "not a checkpoint that main.py wrote: RuntimeError: "),
+        ({"task": None}, "not a checkpoint that main.py wrote: TypeError: "),
+        ({"tau": "text"}, "not a checkpoint that main.py wrote: ValueError: "),
+        ({"width": None}, "not a checkpoint that main.py wrote: TypeError: "),
+    ],
+)
+def test_a_file_that_holds_another_task_or_cannot_score_is_refused_in_one_line(tmp_path, change, why):
+    recipe, path = Intervals("own", "own"), tmp_path / "file"
+    content = {"effects": torch.arange(370.0), "tau": 0.5, "width": 1.0}
+    save_checkpoint(path, recipe, TASK, content)
+    predictor = recipe.load(path, TASK)
+    assert (predictor.checkpoint["width"], predictor.snapshot, predictor.is_constant) == (1, None, False)
+    assert recipe.describe(predictor.checkpoint) == "tau 0.5000"
+    save_checkpoint(path, recipe, TASK, content | change)
+    with pytest.raises(InputError, match=rf"^{path}: {why}") as caught:
+        recipe.load(path, TASK)
     assert "\n" not in str(caught.value)
 
 
-def test_all_else_is_saved_and_read_as_it_is(tmp_path):
-    number = torch.tensor(2.5, dtype=torch.float64)
-    simple = {"a": [None, True, 10**400, ("text", {1: {}})], "tau": np.float64(0.1), 2.5: "stopped", "stopped": "x"}
-    fitted, _ = learn({**simple, "weights": number})
-    (tmp_path / "file").write_bytes(to_bytes(fitted))
-    content = read(tmp_path / "file")
-    assert torch.equal(content.pop("weights"), number)
-    assert content == simple
-
-
-@pytest.mark.parametrize(
-    ("scores", "why"),
-    [
-        (lambda encodings: encodings, "its model returns 1000 x 37 x 10 torch.float32: expected 1000 real numbers"),
-        (lambda encodings: encodings.sum((1, 2)) / 0, "1000 of 1000 scores are not finite"),
-        (lambda encodings: (encodings[:, 0, 0] - 1).log(), "1000 of 1000 scores are not finite"),
-    ],
-)
-def test_a_model_that_cannot_score_is_refused_before_it_is_saved(scores, why):
-    with pytest.raises(InputError, match=f"^recipe own, task own-task: {why}"):
-        learn({}, scores)
-
-
-@pytest.mark.parametrize(
-    ("scores", "constant"),
-    [
-        (lambda encodings: np.full(len(encodings), 0.1), True),
-        (lambda encodings: 1e9 + 1e-6 * encodings.sum((1, 2)).double(), False),
-        (lambda encodings: encodings[:, 0, 0], False),
-    ],
-)
-def test_one_score_for_all_is_noticed(scores, constant):
-    assert learn({}, scores)[1] is constant
-
-
-def test_a_checkpoint_without_what_intervals_need_is_refused(tmp_path):
-    class Intervals(OwnRecipe):
-        def rank_interval(self, checkpoint, scores, n, probability):
-            return (scores - checkpoint["width"]).long(), (scores + checkpoint["width"]).long()
-
-    recipe, path = Intervals("own", "own"), tmp_path / "file"
-    save_checkpoint(path, recipe, TASK, {"effects": torch.ones(370), "width": 1.0})
-    assert recipe.load(path, TASK).checkpoint["width"] == 1
-    save_checkpoint(path, recipe, TASK, {"effects": torch.ones(370)})
-    with pytest.raises(InputError, match=r"file: not a checkpoint that .*width"):
-        recipe.load(path, TASK)
-
-
 def test_a_checkpoint_says_what_it_is():
-    task = find_task("sop")
-    own = OwnRecipe("own", "suffix")
-    about = {"data": "f" * 64, "versions": versions(), "stopped": None}
-    assert own.header(task, "f" * 64, "cpu") == {"task": {"name": "sop"}, "recipe": "own"} | about
-    settings = {"name": "sop", "lr": 1e-3, "weight_decay": 6e-4, "batch_size": 50, "train_ratio": 0.8, "seed": 4}
-    settings |= {"dropout_ratio": 0.5, "cos": True, "val_interval": 1, "snapshot": -4, "num_epochs": 400, "keep": 50}
-    assert REFERENCE.header(task, "f" * 64, "cpu") == {"task": settings} | about
-    assert own.path("r", task).as_posix() == "r/sop_suffix.pth"
-    assert REFERENCE.path("r", task).as_posix() == "r/sop_final.pth"
-    assert own.describe({}) == "own"
-    assert own.train_steps(task, 2) == (1, 1)
+    own, about = OwnRecipe("own", "suffix"), {"data": "f" * 64, "versions": versions(), "stopped": None}
+    assert own.header(TASK, "f" * 64, "cpu") == {"task": {"name": "own-task"}, "recipe": "own"} | about
+    assert REFERENCE.header(TASK, "f" * 64, "cpu") == {"task": dataclasses.asdict(TASK)} | about
+    assert own.path("r", TASK).as_posix() == "r/own-task_suffix.pth"
+    assert (own.describe({}), own.train_steps(TASK, 2)) == ("own", (1, 1))
 
 
 def test_settings_are_those_of_the_recipe():
-    changed = REFERENCE.configure(TASK, {"lr": 0.1, "cos": True})
-    assert (changed.lr, changed.cos, changed.seed) == (0.1, True, TASK.seed)
+    assert REFERENCE.configure(TASK, {"lr": 0.1, "cos": True}) == dataclasses.replace(TASK, lr=0.1, cos=True)
     with pytest.raises(InputError, match=r"^--cos: the recipe own has no such setting"):
         OwnRecipe("own", "own").configure(TASK, {"cos": True})
-    with pytest.raises(InputError, match="lr 0"):
-        REFERENCE.configure(TASK, {"lr": 0})
