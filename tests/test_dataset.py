@@ -1,6 +1,7 @@
 """Encodings by a walk along the string, ranks by their definition, and files and folders that are refused by name."""
 
 import json
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -89,28 +90,34 @@ def test_bad_content_is_named_by_file_key_and_position(write, content, message):
         load_train(write(content))
 
 
-ORDER_COUNTS = "{}: only the order of these labels counts, the {} is the best"
+LABELS = {
+    "permutation": [2, 0, 1, 3],
+    "ties": [0, 2, 2, 0, 1],
+    "one score for all": [5, 5.0],
+    "floats": [-0.5, 0.25, -0.501, 1e-300, 0.0],
+    "too large for a float": [10**400, -(10**400), 10**400 - 3, 7],
+    "equal as floats": [2**60 + 1, 2**60, 2**60 + 2, 2.0**60],
+}
 
 
-@pytest.mark.parametrize(
-    ("labels", "said"),
-    [
-        ([2, 0, 1, 3], []),
-        ([0, 2, 2, 0, 1], ["sop_rank: some architectures share a rank"]),
-        ([5, 5.0], [ORDER_COUNTS.format("sop_rank", "smallest")]),
-        ([-0.5, 0.25, -0.501, 1e-300, 0.0], [ORDER_COUNTS.format("sop_rank", "smallest")]),
-        ([10**400, -(10**400), 10**400 - 3, 7], [ORDER_COUNTS.format("sop_rank", "smallest")]),
-        ([2**60 + 1, 2**60, 2**60 + 2, 2.0**60], [ORDER_COUNTS.format("sop_rank", "smallest")]),  # equal as floats
-    ],
-    ids=["permutation", "shared", "equal", "floats", "too large for a float", "equal as floats"],
-)
-def test_a_rank_is_the_number_of_better_labels(labels, said, caplog):
-    ranks = read_labels("f", entries_of(labels))["sop"]
-    assert ranks.tolist() == [sum(other < label for other in labels) for label in labels]
-    assert caplog.messages == said
-    ranks = read_labels("f", entries_of(labels, "sop_accuracy"))["sop"]
-    assert ranks.tolist() == [sum(other > label for other in labels) for label in labels]
-    assert caplog.messages[len(said) :] == [ORDER_COUNTS.format("sop_accuracy", "largest")]
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_a_rank_is_the_number_of_better_labels(labels):
+    for field, is_better in (("sop_rank", operator.lt), ("sop_accuracy", operator.gt)):
+        ranks = read_labels("f", entries_of(labels, field))["sop"]
+        assert ranks.tolist() == [sum(is_better(other, label) for other in labels) for label in labels]
+
+
+def test_it_is_said_how_labels_are_read(caplog):
+    read_labels("f", entries_of([2, 0, 1]))
+    assert not caplog.messages
+    read_labels("f", entries_of([1, 0, 1]))
+    read_labels("f", entries_of([1, 2, 3]))
+    read_labels("f", entries_of([0, 1, 2], "sop_accuracy"))
+    assert caplog.messages == [
+        "sop_rank: some architectures share a rank",
+        "sop_rank: only the order of these labels counts, the smallest is the best",
+        "sop_accuracy: only the order of these labels counts, the largest is the best",
+    ]
 
 
 def test_a_file_may_label_any_tasks_and_the_known_ones_come_first(write, train_entries, caplog):
@@ -122,10 +129,9 @@ def test_a_file_may_label_any_tasks_and_the_known_ones_come_first(write, train_e
     entries["arch3"]["arch"] = entries["arch1"]["arch"]  # measured twice, with the same labels
     path = write(entries)
     _, labels = load_train(path)
-    expected = {"veri": [1, 0, 1], "sop": [0, 2, 0], "my-Task_2": [0, 2, 0], "other": [1, 0, 1]}
-    assert list(labels) == list(expected)
-    assert {name: ranks.tolist() for name, ranks in labels.items()} == expected
-    assert caplog.messages.pop() == f"tasks labelled in {path}: veri, sop, my-Task_2, other"
+    expected = [("veri", [1, 0, 1]), ("sop", [0, 2, 0]), ("my-Task_2", [0, 2, 0]), ("other", [1, 0, 1])]
+    assert [(name, ranks.tolist()) for name, ranks in labels.items()] == expected
+    assert caplog.messages[-1] == f"tasks labelled in {path}: veri, sop, my-Task_2, other"
     entries["arch2"]["veri_accuracy"] = None
     caplog.clear()
     assert list(load_train(write(entries), ["my-Task_2", "sop"])[1]) == ["sop", "my-Task_2"]  # the others are not read
@@ -138,13 +144,13 @@ def test_entries_of_the_same_architectures_are_put_in_the_same_order(write):
     other = entries_of([1, 2, 3])
     one, two, three = other.values()
     assert list(load_same(write(dict(reversed(other.items()))), "other", other)) == list(other)
-    for changed, message in (
+    for entries, message in (
         ({"arch1": one, "arch3": three}, "arch2 is missing: expected the 3 architectures of other"),
         (other | {"arch4": one}, "arch4 is not one of the 3 architectures of other: remove it"),
         (other | {"arch2": three}, f"arch2: arch is {three['arch']}: expected {two['arch']}"),
     ):
         with pytest.raises(InputError, match=f"train.json: {message}"):
-            load_same(write(changed), "other", other)
+            load_same(write(entries), "other", other)
 
 
 def test_items_of_the_torch_dataset(data_folder, train_entries):
