@@ -78,6 +78,7 @@ def test_the_commands_have_their_flags_and_are_compared_with_plain_ways(commands
     for shown, words in zip(re.findall(r"`(\w.*\.py.*)`", TABLES), commands[2:8], strict=True):
         name, *last = shown.split()
         assert [words[0], *words[len(words) - len(last) :]] == [str(ROOT / name), *last]
+    assert commands[1] == ["-c", "import torch"]
     assert commands[9] == [*commands[8], "--num_epochs", "2"]
     for words in commands[2:]:
         help = script(words[0], "--help").stdout
