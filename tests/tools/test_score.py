@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -58,31 +59,20 @@ def test_figures_are_means_over_all_orders_of_equal_ranks(write, kind, sign, top
     ("name", "field", "values", "message"),
     [
         ("submission", "sop_rank", [0, -1, 2, 3], "submission: arch1: sop_rank is -1: expected an integer from 0 to 3"),
-        (
-            "submission",
-            "sop_rank",
-            [4] * 4,
-            "submission: arch3: sop_rank is 4: expected an integer from 0 to 3, or --t",
-        ),
+        ("submission", "sop_rank", [4] * 4, "submission: arch3: sop_rank is 4: expected an integer from 0 to 3"),
         ("submission", "sop_rank", [True] * 4, "submission: arch3: sop_rank is true: expected an integer from 0 to 3"),
-        ("submission", "sop_rank", [2] * 4, "submission: sop: tau is undefined, as all ranks are equal here or in tru"),
+        ("submission", "sop_rank", [2] * 4, "submission: sop: tau is undefined, as all ranks are equal here or in "),
         ("truths", "sop_rank", [2] * 4, "submission: sop: tau is undefined, as all ranks are equal here or in truths"),
         ("submission", "x", ENDS, "submission: does not predict msmt17, veri, sop, own: name other --tasks"),
-        (
-            "intervals",
-            "x",
-            ENDS,
-            "intervals: arch3: msmt17_rank_interval is null: expected [low, high], as test.py wri",
-        ),
-        ("intervals", "msmt17_rank_interval", [[0]] * 4, "intervals: arch3: msmt17_rank_interval is [0]: expected"),
+        ("intervals", "x", ENDS, "intervals: arch3: msmt17_rank_interval is null: expected [low, high], as "),
+        ("intervals", "msmt17_rank_interval", [[0]] * 4, "intervals: arch3: msmt17_rank_interval is [0]: "),
         ("intervals", "msmt17_rank_interval", [[0, 1.5]] * 4, "intervals: arch3: msmt17_rank_interval is [0, 1.5]: "),
     ],
 )
 def test_a_wrong_file_is_named(write, name, field, values, message):
     write(FILES | {name: {field: values}})
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=re.escape(message)):
         score("submission", "truths", intervals_path="intervals")
-    assert str(error.value).startswith(message)
 
 
 def test_the_command_prints_a_table_or_json_and_refuses_swapped_files(script, write):
