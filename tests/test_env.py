@@ -7,25 +7,21 @@ import subprocess
 import sys
 import venv
 import zipfile
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
-GOOD = {"torch": "2.6.0+cpu", "numpy": "1.26", "scipy": "2.0.0rc1", "tqdm": "4.100.0", "tensorboard": "2.18.0"}
-ALL = "torch>=2.6 numpy>=1.26 scipy>=1.13 tqdm>=4.66 tensorboard>=2.18"
+GOOD = {"torch": "2.10.0+cpu", "numpy": "1.26", "scipy": "2.0.0rc1", "tqdm": "4.100.0", "tensorboard": "2.18.1.dev3"}
 PIP = """
-import os, pathlib, sys
+import os, sys
 from importlib import metadata
 if "list" in sys.argv:
     print(*(f"{found.name}=={found.version}" for found in metadata.distributions() if found.name), sep="\\n")
 if "install" in sys.argv:
-    record = pathlib.Path(os.environ["RECORD"])
-    record.mkdir(exist_ok=True)
-    (record / "asked").write_text(" ".join(argument for argument in sys.argv if ">=" in argument or "==" in argument))
-    (record / "kept").write_text(open(sys.argv[sys.argv.index("--constraint") + 1]).read())
-    (record / "python").write_text(sys.prefix)
+    asked = " ".join(argument for argument in sys.argv if ">=" in argument or "==" in argument)
+    kept = ", ".join(sorted(filter(None, open(sys.argv[sys.argv.index("--constraint") + 1]).read().split("\\n"))))
+    open(os.environ["RECORD"], "w").write(f"{sys.prefix}: {asked} with {kept}")
 sys.exit(os.environ.get("PIP_FAILS") in sys.argv)
 """
 
@@ -43,28 +39,24 @@ def project(tmp_path):
 
 @pytest.fixture
 def train(project, tmp_path):
-    """Runs train.sh from another folder: (status, standard output, lines of stderr, what pip was asked for or None)."""
-    fake, record, programs = tmp_path / "fake", tmp_path / "record", tmp_path / "programs"
-    (fake / "pip").mkdir(parents=True)
-    (fake / "pip" / "__main__.py").write_text(PIP)
-    (fake / "pip" / "__init__.py").touch()
-    programs.mkdir()
-    (programs / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (programs / "python3").chmod(0o755)
-    inherited = {k: v for k, v in os.environ.items() if not re.match("PYTHON|PIP_|VIRTUAL_ENV|CONDA_|CDPATH", k)}
-    inherited |= {"PATH": f"{programs}:{os.environ['PATH']}", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+    """Run train.sh: (status, output, lines of stderr, "environment: what pip is asked for with what it keeps" or None).
+
+    Files in the folder that it is run in have the names of Python's own.
+    """
+    for name in ("fake", "programs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "fake" / "pip.py").write_text(PIP)
+    (tmp_path / "programs" / "python3").symlink_to(sys.executable)
+    for name in ("re.py", "venv.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported')")
+    record = tmp_path / "record"
+    environment = {"PATH": f"{tmp_path}/programs:{os.environ['PATH']}", "PYTHONPATH": tmp_path / "fake"}
+    environment |= {"RECORD": record, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
 
     def run(script="train.sh", **variables):
-        variables = {"PYTHONPATH": fake, "RECORD": record} | variables
-        answer = subprocess.run(
-            ["bash", project / script, "--flag", "a b"],
-            cwd=tmp_path,
-            env=inherited | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        asked = (record / "asked").read_text() if record.exists() else None
+        command, options = ["bash", project / script, "--flag", "a b"], {"capture_output": True, "text": True}
+        answer = subprocess.run(command, cwd=tmp_path, env=environment | variables, timeout=100, **options)
+        asked = record.read_text() if record.exists() else None
         return answer.returncode, answer.stdout, answer.stderr.splitlines(), asked
 
     return run
@@ -75,7 +67,7 @@ def make(folder, packages):
     if not folder.exists():
         venv.create(folder, symlinks=True)
     for name, version in packages.items():
-        info = site_packages(folder) / f"{name.replace('-', '_')}-{version}.dist-info"
+        info = site_packages(folder) / f"{name}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     return folder
@@ -85,173 +77,122 @@ def site_packages(folder):
     return next(folder.glob("lib/python3*/site-packages"))
 
 
-def kept(tmp_path):
-    """The constraints that pip got, in alphabetical order."""
-    return sorted((tmp_path / "record" / "kept").read_text().split("\n"))
+def requirements(*names):
+    """The requirements in these files of the project."""
+    text = "\n".join((ROOT / name).read_text() for name in names)
+    return list(map(Requirement, re.findall(r"^\w.*", text, re.MULTILINE)))
 
 
-@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
-def test_an_environment_that_has_all_is_used_as_it_is(train, project, tmp_path, variable):
-    folder = make(tmp_path / "an env", GOOD)
-    before = sorted(folder.rglob("*"))
-    shutil.rmtree(tmp_path / "fake" / "pip")  # not called
-    assert train(**{variable: folder}) == (0, f"started {folder} --flag a b\n", [], None)
-    assert sorted(folder.rglob("*")) == before
-    assert not (project / ".venv").exists()
+def test_the_environment_activated_last_is_used_as_it_is_if_it_has_all(train, project, tmp_path):
+    conda, other = make(tmp_path / "conda", GOOD), make(tmp_path / "an env", GOOD)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "fake" / "pip.py").write_text("raise SystemExit('called')")
+    both = {"CONDA_PREFIX": conda, "VIRTUAL_ENV": other}
+    for used, variables in (
+        (other, {"VIRTUAL_ENV": other}),
+        (conda, {"CONDA_PREFIX": conda}),
+        (conda, both | {"PATH": f"{conda}/bin:{os.environ['PATH']}"}),
+        (other, both | {"PATH": f"{other}/bin:{os.environ['PATH']}"}),
+    ):
+        assert train(**variables) == (0, f"started {used} --flag a b\n", [], None)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_of_two_environments_the_last_activated_is_used(train, tmp_path):
-    conda, other = make(tmp_path / "conda", GOOD), make(tmp_path / "other", GOOD)
-    for last in (conda, other):
-        path = f"{last}/bin:{os.environ['PATH']}"
-        assert train(CONDA_PREFIX=conda, VIRTUAL_ENV=other, PATH=path)[1] == f"started {last} --flag a b\n"
-
-
-def test_only_missing_packages_are_installed_and_the_others_pinned(train, tmp_path):
-    packages = {k: v for k, v in GOOD.items() if k not in ("torch", "tqdm")}
-    folder = make(tmp_path / "env", packages | {"setuptools": "65.5.0", "odd": "0.1ubuntu1", "tqdm": "4.66"})
+def test_only_missing_packages_are_installed_and_the_others_kept(train, tmp_path):
+    packages = {"numpy": "1.26", "scipy": "2.0rc1", "tensorboard": "2.18", "odd": "0.1ubuntu1", "setuptools": "65.5"}
+    folder = make(tmp_path / "env", packages | {"tqdm": "4.66"})
     (site_packages(folder) / "tqdm-4.66.dist-info" / "METADATA").write_text("")  # half installed
-    status, started, lines, asked = train(VIRTUAL_ENV=folder)
-    assert (status, started, asked) == (0, f"started {folder} --flag a b\n", "torch>=2.6 tqdm>=4.66")
-    assert len(lines) == 1
-    assert lines[0].startswith(f"train.sh: installing torch>=2.6, tqdm>=4.66 into {folder} (PyPI's torch for Linux is")
-    assert (tmp_path / "record" / "python").read_text() == str(folder)
-    pins = ["numpy==1.26", "scipy==2.0.0rc1", "setuptools==65.5.0", "tensorboard==2.18.0"]
-    assert [line for line in kept(tmp_path) if line] == pins
+    status, started, (line,), asked = train(VIRTUAL_ENV=folder)
+    assert (status, started) == (0, f"started {folder} --flag a b\n")
+    assert line.startswith(f"train.sh: installing torch>=2.6, tqdm>=4.66 into {folder} (PyPI's torch for Linux is")
+    kept = "numpy==1.26, scipy==2.0rc1, setuptools==65.5, tensorboard==2.18"
+    assert asked == f"{folder}: torch>=2.6 tqdm>=4.66 with {kept}"
 
 
-def test_a_size_is_announced_only_for_torch(train, tmp_path):
-    folder = make(tmp_path / "env", {k: v for k, v in GOOD.items() if k != "tqdm"})
-    assert train(VIRTUAL_ENV=folder)[2] == [f"train.sh: installing tqdm>=4.66 into {folder}"]
+def test_without_an_environment_one_is_made_with_the_constraints_and_repaired(train, project):
+    status, started, lines, asked = train()
+    own, packages = project / ".venv", requirements("requirements.txt")
+    pins = [pin for pin in (ROOT / "constraints.txt").read_text().split("\n") if pin.split(" ")[0] in GOOD]
+    assert (status, started, len(lines)) == (0, f"started {own} --flag a b\n", 1)
+    assert asked == f"{own}: {' '.join(map(str, packages))} with {', '.join(sorted(pins))}"
+    kept = {name: version for name, version in GOOD.items() if name != "scipy"}
+    make(own, kept | {"setuptools": "65.5.0"})  # which came with pip: torch may need a later one
+    pins = [pin for pin in pins if pin.startswith("scipy ")] + [f"{name}=={kept[name]}" for name in kept]
+    assert train()[3] == f"{own}: scipy>=1.13 with {', '.join(sorted(pins))}"
 
 
-@pytest.mark.parametrize("version", ["2.5.1+cu124", "2.5", "1.13.1", "2.5.9.dev20261101"])
-def test_what_is_too_old_is_named_and_nothing_changes(train, tmp_path, version):
-    folder = make(tmp_path / "an env", {"torch": version, "numpy": "1.9.3"})
-    status, started, lines, asked = train(VIRTUAL_ENV=folder)
+def test_what_is_too_old_is_named_and_nothing_changes(train, tmp_path):
+    folder = make(tmp_path / "an env", {"torch": "2.5.1+cu124", "numpy": "1.9.3"})
     command = f"'{folder}/bin/python' -m pip install 'torch>=2.6' 'numpy>=1.26'"
-    assert lines == [f"train.sh: {folder} has torch {version}, numpy 1.9.3; this installs what is needed: {command}"]
-    assert (status, started, asked) == (2, "", None)
+    line = f"train.sh: {folder} has torch 2.5.1+cu124, numpy 1.9.3; this installs what is needed: {command}"
+    assert train(VIRTUAL_ENV=folder) == (2, "", [line], None)
 
 
-@pytest.mark.parametrize("version", ["2.6", "2.14.0.dev2026", "2.10.1+cpu", "3.0rc1"])
-def test_what_is_new_enough_passes(train, tmp_path, version):
-    assert train(VIRTUAL_ENV=make(tmp_path / "env", GOOD | {"torch": version}))[0] == 0
-
-
-def test_an_exact_version_is_needed_where_one_is_asked_for(train, project, tmp_path):
+@pytest.mark.parametrize(("version", "status"), [("4.66.1", 0), ("4.66.0", 2), ("4.66.2", 2)])
+def test_an_exact_version_is_needed_where_one_is_asked_for(train, project, tmp_path, version, status):
     (project / "requirements.txt").write_text("tqdm == 4.66.1\n")
-    for version, status in (("4.66.1", 0), ("4.66.0", 2), ("4.66.2", 2)):
-        assert train(VIRTUAL_ENV=make(tmp_path / version, {"tqdm": version}))[0] == status
+    assert train(VIRTUAL_ENV=make(tmp_path / "env", {"tqdm": version}))[0] == status
 
 
-def test_check_asks_for_all_that_the_two_files_list(train, project, tmp_path):
-    lines = (project / "requirements.txt").read_text() + (project / "requirements-dev.txt").read_text()
-    names = re.findall(r"^(\w\S*) ", lines, re.MULTILINE)
+def test_check_asks_for_all_that_the_two_files_list(train, tmp_path):
     status, _, _, asked = train("check.sh", VIRTUAL_ENV=make(tmp_path / "env", {}), PIP_FAILS="install")
-    assert status == 2
-    assert re.findall(r"(\S+)[=>]=", asked) == names
+    packages = requirements("requirements.txt", "requirements-dev.txt")
+    assert (status, asked.split(": ")[1]) == (2, f"{' '.join(map(str, packages))} with ")
 
 
-@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
-def test_a_variable_that_names_no_environment_is_one_line(train, project, variable):
-    status, started, lines, asked = train(**{variable: "/no/where"})
-    assert (status, started, asked, len(lines)) == (2, "", None, 1)
-    assert lines[0].startswith("train.sh: /no/where/bin/python is missing, broken or older than Python 3.10: ")
-    assert not (project / ".venv").exists()
-
-
-def test_a_python_too_old_is_one_line(train, project, tmp_path):
-    folder = make(tmp_path / "env", GOOD)
-    (site_packages(folder) / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9, 18, 'final', 0)\n")
-    for variables in ({"VIRTUAL_ENV": folder}, {"PATH": f"{folder}/bin:{os.environ['PATH']}"}):
+def test_an_environment_that_cannot_be_used_is_said(train, project, tmp_path):
+    old, bare = make(tmp_path / "old", GOOD), make(tmp_path / "bare", {})
+    (site_packages(old) / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9, 18, 'final', 0)\n")
+    (site_packages(bare) / "sitecustomize.py").write_text("import sys\nsys.modules['ensurepip'] = None\n")
+    (project / ".venv").symlink_to("/no/where")
+    for variables, message in (
+        ({"CONDA_PREFIX": "/no/where"}, "/no/where/bin/python is missing, broken or older than Python 3.10: "),
+        ({"VIRTUAL_ENV": old}, f"{old}/bin/python is missing, broken or older than Python 3.10: "),
+        ({"PATH": f"{old}/bin:{os.environ['PATH']}"}, "python3 is missing, broken or older than Python 3.10: "),
+        ({}, f"cannot make {project}/.venv"),
+        ({"VIRTUAL_ENV": bare, "PYTHONPATH": ""}, "pip is missing: apt install python3-venv"),
+    ):
         status, started, lines, asked = train(**variables)
-        assert (status, started, asked, len(lines)) == (2, "", None, 1)
-        assert re.match(r"train\.sh: \S*python3? is missing, broken or older than Python 3\.10: ", lines[0])
-    assert not (project / ".venv").exists()
+        assert (status, started, asked) == (2, "", None)
+        assert lines[-1].startswith(f"train.sh: {message}")
+    (project / ".venv").unlink()
+    (project / ".venv").symlink_to(old)
+    assert "/.venv/bin/python is missing, broken or older" in train()[2][0]
 
 
 @pytest.mark.parametrize("command", ["list", "install"])
-@pytest.mark.parametrize("active", [True, False])
-def test_a_failing_pip_ends_the_script_each_time(train, tmp_path, active, command):
-    variables = {"VIRTUAL_ENV": make(tmp_path / "env", {})} if active else {}
+def test_a_failing_pip_ends_the_script_each_time(train, command):
     for _ in range(2):
-        status, started, lines, asked = train(PIP_FAILS=command, **variables)
+        status, started, lines, asked = train(PIP_FAILS=command)
         assert (status, started, len(lines)) == (2, "", 2)
         assert lines[1].startswith("train.sh: pip failed: torch>=2.6, numpy>=1.26, ")
     assert (asked is None) == (command == "list")  # without what to keep, nothing is installed
-    assert train(**variables)[0] == 0
+    assert train()[0] == 0
 
 
-def test_without_an_environment_one_is_made_with_the_constraints_and_repaired(train, project, tmp_path):
-    (tmp_path / "venv.py").write_text("raise SystemExit('imported')\n")
-    status, started, lines, asked = train()
-    assert (status, started, len(lines), asked) == (0, f"started {project / '.venv'} --flag a b\n", 1, ALL)
-    own = (ROOT / "constraints.txt").read_text().splitlines()
-    names = re.findall(r"^(\w\S*) ", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert [line for line in kept(tmp_path) if line] == sorted(line for line in own if line.split()[0] in names)
-    make(project / ".venv", {k: v for k, v in GOOD.items() if k != "scipy"} | {"setuptools": "65.5.0"})
-    assert train()[3] == "scipy>=1.13"
-    pins = [f"{k}=={v}" for k, v in GOOD.items() if k != "scipy"]
-    assert [line for line in kept(tmp_path) if line] == sorted(
-        pins + [line for line in own if line.startswith("scipy ")]
-    )
-
-
-def test_without_a_pip_one_is_installed_and_keeps_what_there_is(train, project, tmp_path):
-    """The real pip, without a network: its own wheel is Python's."""
+def test_a_missing_pip_is_installed_without_a_network(train, project, tmp_path):
+    """The real pip: Python has its wheel."""
     pytest.importorskip("ensurepip")
     (project / "requirements.txt").write_text("tqdm >= 4.66\n")
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for name, version, needs in (
-        ("tqdm", "4.70", ""),
-        ("tqdm", "4.80", "Requires-Dist: other>=2\n"),
-        ("other", "2", ""),
-    ):
-        with zipfile.ZipFile(wheels / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-            text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
-            wheel.writestr(f"{name}-{version}.dist-info/METADATA", text)
-            wheel.writestr(f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-            wheel.writestr(f"{name}-{version}.dist-info/RECORD", "")
-    folder = make(tmp_path / "env", {"other": "1.0"})
-    variables = {"VIRTUAL_ENV": folder, "PYTHONPATH": "", "PIP_FIND_LINKS": wheels.as_uri()}
-    lines = [f"train.sh: installing tqdm>=4.66 into {folder}"]
-    assert train(**variables) == (0, f"started {folder} --flag a b\n", lines, None)
-    found = {path.name for path in site_packages(folder).glob("[ot]*.dist-info")}
-    assert found == {"other-1.0.dist-info", "tqdm-4.70.dist-info"}
-
-
-def test_where_no_pip_can_be_installed_the_package_is_named(train, tmp_path):
+    with zipfile.ZipFile(tmp_path / "tqdm-4.70-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tqdm-4.70.dist-info/METADATA", "Metadata-Version: 2.1\nName: tqdm\nVersion: 4.70\n")
+        wheel.writestr("tqdm-4.70.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("tqdm-4.70.dist-info/RECORD", "")
     folder = make(tmp_path / "env", {})
-    (site_packages(folder) / "sitecustomize.py").write_text("import sys\nsys.modules['ensurepip'] = None\n")
-    status, started, lines, _ = train(VIRTUAL_ENV=folder, PYTHONPATH="")
-    assert (status, started, lines[-1]) == (2, "", "train.sh: pip is missing: apt install python3-venv")
+    line = f"train.sh: installing tqdm>=4.66 into {folder}"
+    answer = train(VIRTUAL_ENV=folder, PYTHONPATH="", PIP_FIND_LINKS=tmp_path.as_uri())
+    assert answer == (0, f"started {folder} --flag a b\n", [line], None)
+    assert (site_packages(folder) / "tqdm-4.70.dist-info").exists()
 
 
-def test_a_venv_that_cannot_be_made_ends_the_script(train, project):
-    (project / ".venv").symlink_to("/no/where")
-    status, started, lines, asked = train()
-    assert (status, started, asked) == (2, "", None)
-    assert lines[-1] == f"train.sh: cannot make {project}/.venv"
-
-
-def test_the_constraints_lie_within_the_ranges():
-    """Every requirement without an exact version has a pin, for this Python exactly one, that its range admits."""
-    text = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-dev.txt").read_text()
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if not line.startswith("#")]
-    for requirement in map(Requirement, re.findall(r"^\w.*", text, re.MULTILINE)):
-        for python in ("3.10", "3.11", "3.12", "3.13", "3.14"):
-            environment = {"python_version": python}
-            found = [p for p in pins if p.name == requirement.name and (not p.marker or p.marker.evaluate(environment))]
-            versions = [str(p.specifier).removeprefix("==") for p in found] or [
-                str(s)[2:] for s in requirement.specifier if s.operator == "=="
-            ]
-            assert len(versions) == 1
-            assert requirement.specifier.contains(versions[0])
-
-
-def test_the_check_of_an_environment_does_not_import_the_callers_files(train, tmp_path):
-    (tmp_path / "re.py").write_text("raise SystemExit('imported')\n")
-    assert train(VIRTUAL_ENV=make(tmp_path / "env", GOOD))[0] == 0
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_the_constraints_have_one_version_within_each_range(python):
+    pins = [
+        pin
+        for pin in requirements("constraints.txt")
+        if not pin.marker or pin.marker.evaluate({"python_version": python})
+    ]
+    for requirement in requirements("requirements.txt", "requirements-dev.txt"):
+        versions = [str(pin.specifier)[2:] for pin in pins if pin.name == requirement.name]
+        if "==" not in str(requirement):
+            assert len(versions) == 1 and requirement.specifier.contains(versions[0])
