@@ -14,8 +14,9 @@ import torch
 from helpers import REFERENCE, OwnRecipe, add_recipe, make_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import dataset
 from common.files import InputError, log, sha256
-from dataset import Data, project_path
+from dataset import Data
 from recipes import training
 from recipes.checkpoint import to_bytes
 from space import sample_architectures
@@ -209,6 +210,7 @@ def test_the_logs_of_a_killed_training_are_cleared_by_the_next(run, tmp_path):
 
 def test_an_output_that_cannot_be_written_is_said_before_training(train, tmp_path, monkeypatch):
     """The second task's: the first one is not trained."""
+    monkeypatch.setattr(dataset, "__file__", str(tmp_path / "dataset.py"))  # whose published run is in logs/published
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "b_final.pth").symlink_to(tmp_path / "data" / TRAIN_FILE)
     (tmp_path / "x" / "b").mkdir(parents=True)
@@ -218,7 +220,7 @@ def test_an_output_that_cannot_be_written_is_said_before_training(train, tmp_pat
         ({}, "r/b_final.pth: would replace .*data"),
         ({"results": tmp_path / "s", "logs": tmp_path / "x"}, "x/b: another training writes there: wait, or choose"),
         ({"logs": tmp_path / "\udcff"}, "/a: not UTF-8, which TensorBoard needs"),
-        ({"logs": project_path("logs", "published")}, "published/a: part of the published run"),
+        ({"logs": tmp_path / "logs" / "published"}, "published/a: part of the published run"),
     ):
         with pytest.raises(InputError, match=message):
             train("a", "b", settings=SHORT, **folders)
