@@ -52,7 +52,7 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
         tasks = tasks or label_fields(data.train_file, load_entries(data.train_file)[1])
     folder = Path(results or (data.results if data else published))
     predictors = []
-    for task in map(find_task, tasks or [task.name for task in TASKS]):
+    for task in dict.fromkeys(map(find_task, tasks or [task.name for task in TASKS])):
         path, ours = recipe.path(folder, task), recipe.path(published, task)
         may_replace = not results and ours.exists()
         if not path.exists():

@@ -88,7 +88,7 @@ def test_a_task_without_a_checkpoint_of_this_data_gets_the_published_one(
         (tmp_path / "sop_final.pth").write_bytes(to_bytes(checkpoint | origins.get(trained_on, {})))
     if not labels:
         data.train_file.unlink()
-    (predictor,) = load(["sop_rank"], data=data, results=tmp_path if given else None)
+    (predictor,) = load(["sop_rank", "sop"], data=data, results=tmp_path if given else None)
     assert predictor.path == (PUBLISHED if "published" in said else tmp_path) / "sop_final.pth"
     assert "".join(caplog.messages) == said.format(data.train_file, PUBLISHED)
 
