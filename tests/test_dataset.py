@@ -43,11 +43,6 @@ def write(tmp_path):
     return write
 
 
-@pytest.fixture(autouse=True)
-def every_message(caplog):
-    caplog.set_level("INFO")
-
-
 def test_a_test_file_needs_no_labels_and_keeps_what_it_has(write):
     entries = {"b": {"arch": ARCHITECTURES[0], "cplfw_rank": "no rank"}, "a": {"x": None, "arch": ARCHITECTURES[1]}}
     architectures, read = load_entries(write(entries))
@@ -72,6 +67,7 @@ REFUSED = [
     (changed(sop_rank=True), "arch2: sop_rank is true: expected a finite number"),
     (changed(sop_accuracy=1), "both sop_rank and sop_accuracy label sop: keep one of them"),
     (changed(veri_rank=1), "arch1: 'veri_rank' is missing: label every entry, or leave veri out of --tasks"),
+    (changed(sop_rank_rank=1), "field 'sop_rank_rank': the name of a task consists of letters, digits, _ and -"),
     (entries_of([0, 1], "note"), "no entry has a label, such as 'sop_rank' or 'sop_accuracy'"),
     (entries_of([5, 5.0], "sop_accuracy"), "sop: all labels are equal: there is no order to learn"),
 ]
@@ -99,14 +95,19 @@ def test_a_rank_is_the_number_of_better_labels(labels):
 
 
 def test_it_is_said_how_labels_are_read(write, train_entries, caplog):
-    load_train(write(train_entries))
+    caplog.set_level("INFO")
+    load_train(write(train_entries))  # the eight tasks, with permutations
     assert not caplog.messages
     read_labels("f", entries_of([1, 0, 1]))
     read_labels("f", entries_of([1, 2, 3]))
-    read_labels("f", entries_of([0, 1, 2], "sop_accuracy"))
+    path = write(entries_of([0, 1, 2], "sop_accuracy"))
+    load_train(path)
+    load_train(path, ["sop"])
     assert caplog.messages == [
         "sop_rank: some architectures share a rank",
         "sop_rank: only the order of these labels counts, the smallest is the best",
+        "sop_accuracy: only the order of these labels counts, the largest is the best",
+        f"tasks labelled in {path}: sop",
         "sop_accuracy: only the order of these labels counts, the largest is the best",
     ]
 
@@ -177,10 +178,16 @@ def test_the_folder_of_the_data_gives_its_name_to_the_outputs(root, file, given,
     assert (root / "made").exists() == data.is_surrogate == (name == "surrogate")
 
 
-def test_a_file_is_no_folder_of_data(root):
+def test_a_folder_that_cannot_be_used_is_said(root):
+    (root / "published").mkdir()
+    (root / "link").symlink_to("published")
     (root / "file").touch()
-    with pytest.raises(InputError, match=f"^--data_path file: no such folder: expected the folder of {TRAIN_FILE} or"):
-        find_data("file")
+    for name, message in (
+        ("link", "results/published is the published run: give the folder another name"),
+        ("file", f"no such folder: expected the folder of {TRAIN_FILE} or {TEST_FILE}"),
+    ):
+        with pytest.raises(InputError, match=f"^--data_path {name}: {message}"):
+            find_data(name)
 
 
 def test_an_output_that_would_replace_data_or_the_published_run_is_refused(root):

@@ -127,7 +127,6 @@ def test_a_folder_is_made_or_what_is_in_its_way_is_named():
     make_folder("a/b")
     make_folder("a/b")
     Path("file").touch()
-    for name, reason in (("file", "File exists"), ("/proc/nowhere", "No such file or directory")):
-        for use, path in ((make_folder, name), (lambda path: check_output(path, []), f"{name}/file")):
-            with pytest.raises(OSError, match=f"{reason}: .*{name}"):
-                use(path)
+    for path, reason in (("file", "File exists"), ("/proc/nowhere", "No such file or directory")):
+        with pytest.raises(OSError, match=f"{reason}: '{path}'"):
+            make_folder(path)
