@@ -1,17 +1,16 @@
-"""The reference's method: its first epochs, the plain loop's weights, snapshots, and the reference's own files."""
+"""The reference's method: the plain loop's curves and weights, snapshots, and the reference's own files."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from helpers import REAL_DATA, REFERENCE, needs_real_data, old_torch
+from helpers import REFERENCE
 from scipy.stats import kendalltau
 
 from common.files import InputError
-from dataset import ArchPerfDataset, encode, load_train
+from dataset import ArchPerfDataset, encode
 from network import Predictor
 from recipes import plain, reference
 from recipes.base import TooFewError
@@ -26,49 +25,31 @@ def trained(**settings):
     return train(dataclasses.replace(find_task("veriwild"), batch_size=8, cos=False, **settings), ENCODINGS, RANKS)
 
 
-@old_torch
-@needs_real_data
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_the_first_epochs_are_the_references(task):
-    path = REAL_DATA.parents[1] / "reference" / "cpu_curves.json"
-    expected = json.loads(path.read_text())["tasks"][task.rank_key]
-    architectures, ranks = load_train(REAL_DATA)
-    reports = []
-
-    def report(*values):
-        reports.append(values)
-        if len(reports) == 10:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        REFERENCE.learn(task, architectures, ranks[task.name], report=report)
-    _, losses, train_taus, _ = zip(*reports, strict=True)
-    validations = [(epoch, tau) for epoch, _, _, tau in reports if tau is not None]
-    for name, curve in (("train_loss", losses), ("train_ktau", train_taus), ("validate_ktau", validations)):
-        np.testing.assert_allclose(curve[:3], expected[name][:3], rtol=0, atol=2e-6)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
-        {"batch_size": 16},
+        {"batch_size": 16, "weight_decay": 0.0},
         {"cos": False, "seed": 9, "batch_size": 7},
         {"val_interval": 2, "dropout_ratio": 0.0, "train_ratio": 0.6, "lr": 3e-3},
-        {"weight_decay": 0.0, "batch_size": 8},
     ],
 )
 @pytest.mark.parametrize("layer_by_layer", [False, True])
-def test_the_weights_are_those_of_the_plain_loop(data_folder, monkeypatch, changes, layer_by_layer):
+def test_curves_and_weights_are_those_of_the_plain_loop(data_folder, monkeypatch, changes, layer_by_layer):
     """Also where dropout masks have to be drawn as the reference does."""
     if layer_by_layer:
         monkeypatch.setattr(reference, "bernoulli_is_uniform", lambda device: False)
-    monkeypatch.setattr(reference.Batches, "tau", lambda batches: 0.5)  # the last validation stays
-    task = dataclasses.replace(find_task("dukemtmc"), num_epochs=4, **changes)
-    data, start = ArchPerfDataset(data_folder, task.name), int(task.train_ratio * 200)
-    fitted, (predictor, *_) = train(task, data.encodings, data.ranks), plain.train(task, data, 4)
-    ((index, last),) = fitted["snapshots"].items()
-    assert (index, last["epoch"]) == (-1, 4)
+    task = dataclasses.replace(find_task("dukemtmc"), num_epochs=4, keep=4, snapshot=-1, **changes)
+    data, start, reports = ArchPerfDataset(data_folder, task.name), int(task.train_ratio * 200), []
+    fitted = train(task, data.encodings, data.ranks, report=lambda *values: reports.append(values))
+    predictor, losses, train_taus, validation_taus = plain.train(task, data, 4)
+    np.testing.assert_allclose(fitted["train_loss"], losses, rtol=1e-6)
+    np.testing.assert_allclose(fitted["train_ktau"], train_taus, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(fitted["validate_ktau"], validation_taus, rtol=0, atol=1e-9)
+    taus = map(dict(fitted["validate_ktau"]).get, range(1, 5))
+    assert reports == list(zip(range(1, 5), fitted["train_loss"], fitted["train_ktau"], taus, strict=True))
+    (last,) = (each for each in fitted["snapshots"].values() if each["epoch"] == 4)
     torch.testing.assert_close(last["state_dict"], predictor.state_dict(), rtol=0, atol=0)
+    predictor.load_state_dict(fitted["snapshots"][-1]["state_dict"])
     with torch.no_grad():
         scores = predictor.eval()(data.encodings[start:]).numpy()
     assert fitted["whole_ktau"] == pytest.approx(kendalltau(scores, data.ranks[start:]).statistic)
