@@ -161,8 +161,6 @@ def test_bytes_depend_neither_on_jobs_nor_on_threads_nor_on_cores(train, script,
         found.append((files(tmp_path / "r"), (tmp_path / "Track2_submitA_s.json").read_bytes()))
     assert len(found[0][0]) == 2
     assert found[0] == found[1] == found[2]
-    assert "training 0 of 2 tasks" in train(*flags, *few, "--resume").stdout
-    assert files(tmp_path / "r") == found[0][0]
 
 
 def test_train_sh_trains_from_any_folder_and_passes_flags_and_status_on(train, where, project, tmp_path):
@@ -184,6 +182,9 @@ def test_train_sh_trains_from_any_folder_and_passes_flags_and_status_on(train, w
     assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
 
 
+FEW = "sop: 200 architectures are too few for batches of 50: "
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -192,6 +193,14 @@ def test_train_sh_trains_from_any_folder_and_passes_flags_and_status_on(train, w
         (("--data_path", "nowhere"), "--data_path nowhere: no such folder"),
         (("--recipe", "gp", "--train_ratio", "0.5"), "--train_ratio: the recipe gp has no such setting"),
         (("--results_path", "/proc/nowhere", "--recipe", "gp"), "/proc/nowhere: No such file or directory"),
+        (
+            ("--tasks", "sop", "--train_ratio", "0.99"),
+            f"{FEW}198 train and 2 validate; the recipe needs 4901; or choose --batch_size 2 or --recipe gp\n",
+        ),
+        (
+            ("--tasks", "sop", "--train_ratio", "0.995"),
+            f"{FEW}199 train and 1 validate; the recipe needs 9801; or choose --recipe gp\n",
+        ),
         (("--results_path", PUBLISHED, "--num_epochs", 10**6, "--batch_size", 8), f"{PUBLISHED}/"),
     ],
 )
