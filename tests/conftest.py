@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
-from helpers import ROOT, make_data, make_entries, run_script, small_train_entries
+from helpers import ROOT, make_data, make_entries, run_script
 
 from common.files import log
 from data.surrogate import generate
@@ -39,7 +40,7 @@ def own_handlers():
 
 @pytest.fixture
 def train_entries():
-    return small_train_entries()
+    return make_entries(sample_architectures(200, seed=1))
 
 
 @pytest.fixture
@@ -76,11 +77,11 @@ def generated(effects):
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the project as a clone has it, without results, logs and made data: the folder."""
+    """A copy of the project as a clone has it, without logs and tests: the folder."""
     folder = tmp_path / "project"
     ignore = shutil.ignore_patterns("__pycache__", "CVPR_*", "truth.json", "own")
-    for name in ("common", "data", "recipes", "search", "tools"):
+    for name in ("common", "data", "recipes", "results/published", "search", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for path in (*ROOT.glob("*.py"), ROOT / ".gitignore"):
-        shutil.copy(path, folder / path.name)
+    for path in (*filter(Path.is_file, ROOT.glob("[!.]*")), ROOT / ".gitignore"):
+        shutil.copy(path, folder)
     return folder

@@ -8,7 +8,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pytest
 import torch
 
 import recipes
-import space
 from recipes.base import Recipe as Base
 from recipes.checkpoint import to_bytes
 from tasks import TASKS, TEST_FILE, TRAIN_FILE
@@ -54,21 +52,10 @@ def make_data(folder, train, test=None):
     return folder
 
 
-def small_train_entries():
-    return make_entries(space.sample_architectures(200, seed=1))
-
-
 def save_checkpoint(path, recipe, task, fitted, data="f" * 64):
     """Write a checkpoint as main.py does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(to_bytes(recipe.header(task, data, "cpu") | fitted))
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 class Script:
@@ -123,15 +110,10 @@ class Script:
                 del sys.modules[name]
         sys.path[:] = [str(root), *(folder for folder in sys.path if folder not in (*own, f"{ROOT}/tests"))]
 
-    def poll(self):
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
     def wait(self):
         """Exit status."""
-        wait_for(lambda: self.poll() is not None, 100)
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
 
     def read_until(self, text):
@@ -141,9 +123,6 @@ class Script:
                 return
         raise AssertionError(f"ended without '{text}': {self.stderr.read()}")
 
-    def kill(self, number=signal.SIGKILL):
-        os.kill(self.pid, number)
-
     def interrupt(self):
         """Do as Ctrl-C does."""
         os.killpg(self.pid, signal.SIGINT)
@@ -152,7 +131,7 @@ class Script:
         return self
 
     def __exit__(self, *_):
-        if self.poll() is None:
+        if self.returncode is None:
             os.killpg(self.pid, signal.SIGKILL)
             self.wait()
         self.stdout.close()

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import venv
@@ -27,14 +26,10 @@ sys.exit(os.environ.get("PIP_FAILS") in sys.argv)
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A copy of the scripts, in a folder with a space, whose main.py only says that it started."""
-    folder = tmp_path / "the project"
-    folder.mkdir()
-    for name in ("env.sh", "train.sh", "check.sh", "requirements.txt", "requirements-dev.txt", "constraints.txt"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "main.py").write_text("import sys\nprint('started', sys.prefix, *sys.argv[1:])\n")
-    return folder
+def project(project, tmp_path):
+    """A copy of the project, in a folder with a space, whose main.py only says that it started."""
+    (project / "main.py").write_text("import sys\nprint('started', sys.prefix, *sys.argv[1:])\n")
+    return project.rename(tmp_path / "the project")
 
 
 @pytest.fixture
@@ -128,7 +123,7 @@ def test_what_is_too_old_is_named_and_nothing_changes(train, tmp_path):
     assert train(VIRTUAL_ENV=folder) == (2, "", [line], None)
 
 
-@pytest.mark.parametrize(("version", "status"), [("4.66.1", 0), ("4.66.0", 2), ("4.66.2", 2)])
+@pytest.mark.parametrize(("version", "status"), [("4.66.1", 0), ("4.66.2", 2)])
 def test_an_exact_version_is_needed_where_one_is_asked_for(train, project, tmp_path, version, status):
     (project / "requirements.txt").write_text("tqdm == 4.66.1\n")
     assert train(VIRTUAL_ENV=make(tmp_path / "env", {"tqdm": version}))[0] == status
@@ -187,12 +182,9 @@ def test_a_missing_pip_is_installed_without_a_network(train, project, tmp_path):
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_the_constraints_have_one_version_within_each_range(python):
-    pins = [
-        pin
-        for pin in requirements("constraints.txt")
-        if not pin.marker or pin.marker.evaluate({"python_version": python})
-    ]
+    on = {"python_version": python}
+    pins = [pin for pin in requirements("constraints.txt") if not pin.marker or pin.marker.evaluate(on)]
     for requirement in requirements("requirements.txt", "requirements-dev.txt"):
-        versions = [str(pin.specifier)[2:] for pin in pins if pin.name == requirement.name]
         if "==" not in str(requirement):
-            assert len(versions) == 1 and requirement.specifier.contains(versions[0])
+            (pin,) = (pin for pin in pins if pin.name == requirement.name)
+            assert requirement.specifier.contains(str(pin.specifier)[2:])

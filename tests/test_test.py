@@ -1,20 +1,18 @@
 """test.py and test.sh as a user runs them: what they write and print, and what they refuse to do."""
 
-import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, make_data, make_entries, run_script
+from helpers import make_data, make_entries, run_script
 
 from dataset import Data
-from recipes.predictors import load, rank, rank_file
+from recipes.predictors import load, rank_file
 from space import sample_architectures
-from tasks import TASKS, TEST_FILE
+from tasks import TEST_FILE
 
 DATA = ("--data_path", "data", "--results_path", "r", "--tasks", "veri", "sop")
 
@@ -72,25 +70,16 @@ def test_it_ranks_the_test_file_and_names_the_predictors(test, tmp_path, monkeyp
     [
         (("--recipe", "ridge", "--uncertainty", "u"), "--uncertainty: the recipe ridge has no rank intervals: use "),
         (("--device", "nowhere"), "--device nowhere: "),
-        (("--data_path", "nowhere"), "--data_path nowhere: no such folder"),
-        (("--results_path", "nowhere"), "nowhere/veri_final.pth: there is no checkpoint of veri: train it: python "),
-        (("--data_path", "damaged"), f"damaged/{TEST_FILE}: line 1 column 2: not JSON: "),
-        (("--save_name", "input"), f"Track2_submitA_input.json: would replace data/{TEST_FILE}, which "),
         (("--save_name", "used"), "Track2_submitA_used.json: would replace r/sop_final.pth, which "),
-        (("--recipe", "gp", "--uncertainty", "data/" + TEST_FILE), f"data/{TEST_FILE}: would replace data/"),
         (("--recipe", "gp", "--uncertainty", "r/veri_gp.pth"), "r/veri_gp.pth: would replace r/veri_gp.pth, which "),
         (
             ("--recipe", "gp", "--save_name", "s", "--uncertainty", "Track2_submitA_s.json"),
             "Track2_submitA_s.json: would replace Track2_submitA_s.json, which ",
         ),
-        (("--recipe", "gp", "--uncertainty", "/proc/nowhere/u"), "/proc/nowhere: No such file or directory"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(test, tmp_path, flags, message):
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / TEST_FILE).write_text("{")
-    for name, target in (("input", "data/" + TEST_FILE), ("used", "r/sop_final.pth")):
-        (tmp_path / f"Track2_submitA_{name}.json").symlink_to(target)
+    (tmp_path / "Track2_submitA_used.json").symlink_to("r/sop_final.pth")
     before = files(tmp_path)
     answer = test(*flags)
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
@@ -98,35 +87,12 @@ def test_a_mistake_is_one_line_and_changes_nothing(test, tmp_path, flags, messag
     assert files(tmp_path) == before
 
 
-def test_a_full_disk_leaves_the_submission_before_it(test, tmp_path):
-    path = tmp_path / "Track2_submitA_s.json"
-    path.write_text("old")
-    answer = test("--save_name", "s", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999)))
-    assert (answer.returncode, answer.stderr) == (2, f"test.py: {path.name}: File too large\n")
-    assert path.read_text() == "old" and not list(tmp_path.glob(".*"))
-
-
 def test_test_sh_ranks_the_test_file_alone_from_any_folder(project, data_folder, tmp_path):
     """The published predictors rank it."""
-    shutil.copytree(ROOT / "results" / "published", project / "results" / "published")
     shutil.copy(data_folder / TEST_FILE, project / "data")
-    for name in ("test.sh", "env.sh", "requirements.txt", "constraints.txt"):
-        shutil.copy(ROOT / name, project)
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "PYTHONSAFEPATH": "1"}
-
-    def run(name):
-        command = ["bash", project / "test.sh", "--save_name", name]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
-
-    answer = run("s s")
-    assert (answer.returncode, answer.stderr) == (0, "")
-    names = [task.name for task in TASKS]
-    assert answer.stdout.startswith(
-        "data: project/data, the competition files\n"
-        f"using the published checkpoints in project/results/published: {', '.join(names)}\n"
-    )
-    entries = json.loads((tmp_path / "Track2_submitA_s s.json").read_text()).values()
-    ranks = rank(load(), [entry["arch"] for entry in entries])
-    for name in names:
-        assert [entry[f"{name}_rank"] for entry in entries] == ranks[name].tolist()
-    assert run("").returncode == 2
+    for flags, status in (("--save_name", "s s"), 0), (("--wrong",), 2):
+        command = ["bash", project / "test.sh", *flags]
+        assert subprocess.run(command, cwd=tmp_path, env=environment, timeout=100).returncode == status
+    rank_file(load(), data_folder / TEST_FILE, tmp_path / "ranks")
+    assert (tmp_path / "Track2_submitA_s s.json").read_bytes() == (tmp_path / "ranks").read_bytes()
