@@ -59,6 +59,7 @@ def test_features_are_the_entries_that_can_be_nonzero_and_belong_to_decisions():
     np.testing.assert_array_equal(layers, np.vstack([space.OPTION_FEATURES, np.zeros(7)])[options])
     of_layers = [[1 + 2 * i] * 3 + [2 + 2 * i] * 3 + [-1] for i in range(12)]
     assert space.FEATURE_DECISION.tolist() == sum(of_layers, [0] * 3)
+    assert space.DECISIONS == 25
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,17 @@ import math
 import re
 
 import pytest
+import torch
+from helpers import ROOT
 
 from common.files import InputError
 from tasks import TASKS, Task, find_task
+
+
+def test_the_settings_are_those_of_the_published_run():
+    for task in TASKS:
+        checkpoint = torch.load(ROOT / "results" / "published" / f"{task.name}_final.pth", weights_only=True)
+        assert checkpoint["task"] == dataclasses.asdict(task)
 
 
 def test_a_task_is_found_by_its_name_or_that_of_its_labels_and_others_have_the_references_defaults():

@@ -67,13 +67,6 @@ def test_messages_and_results_come_in_the_order_of_each_job():
     assert sorted(run_jobs(jobs, 2), key=lambda pair: pair[0]) == expected
 
 
-def test_as_many_jobs_as_allowed_run_at_once():
-    barrier = multiprocessing.get_context("fork").Barrier(3, timeout=60)
-    jobs = [(i, lambda _: barrier.wait(), ()) for i in range(6)]
-    results = [result for _, result in run_jobs(jobs, 3)]
-    assert sorted(result.value for result in results) == [0, 0, 1, 1, 2, 2]
-
-
 class Pid:
     """Becomes the id of the process that unpickles it."""
 
@@ -121,27 +114,33 @@ def test_a_process_that_cannot_start_is_said(monkeypatch):
     assert results == {"a": JobResult(0), "b": error, "c": JobResult(0)}
 
 
-def wait_forever(send):
-    send("started")
-    signal.pause()
+@pytest.fixture
+def jobs():
+    """Three jobs, two at once: each says "met" when two have met, and waits forever."""
+    barrier = multiprocessing.get_context("fork").Barrier(2, timeout=60)
+
+    def meet(send):
+        barrier.wait()
+        send("met")
+        signal.pause()
+
+    return run_jobs([(i, meet, ()) for i in range(3)], 2)
 
 
-def test_no_process_outlives_the_generator():
-    jobs = run_jobs([(i, wait_forever, ()) for i in range(3)], 2)
-    assert [next(jobs)[1], next(jobs)[1]] == ["started"] * 2
+def test_as_many_jobs_as_allowed_run_at_once_and_none_outlives_the_generator(jobs):
+    assert [next(jobs)[1], next(jobs)[1]] == ["met"] * 2
     assert len(multiprocessing.active_children()) == 2
     jobs.close()
     assert multiprocessing.active_children() == []
 
 
-def test_no_process_outlives_its_parent():
+def test_no_process_outlives_its_parent(jobs):
     reading, writing = os.pipe()
     parent = os.fork()
     if not parent:
         try:
             os.setsid()
-            jobs = run_jobs([(i, wait_forever, ()) for i in range(2)], 2)
-            assert [next(jobs)[1], next(jobs)[1]] == ["started"] * 2
+            assert [next(jobs)[1], next(jobs)[1]] == ["met"] * 2
             os.kill(os.getpid(), signal.SIGKILL)
         finally:
             os._exit(1)
