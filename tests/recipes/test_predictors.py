@@ -7,31 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import OwnRecipe, add_recipe, save_checkpoint
+from helpers import save_checkpoint
+from scipy.stats import norm
 
+import recipes
 from common.files import InputError, log, sha256
 from dataset import Data, default_folder, encode, project_path
-from network import Predictor
 from recipes import predictors
 from recipes.checkpoint import to_bytes
 from recipes.predictors import check_device, flags, load, rank, rank_file, shares_beaten, shares_intervals
-from space import sample_architectures
+from space import FEATURES, sample_architectures
 from tasks import TASKS, find_task
 
 ARCHITECTURES = sample_architectures(50, seed=9)
+TASK_NAMES = ["sop", "veri"]
 PUBLISHED = Path(project_path("results", "published"))
-SHIFTS = {"sop": 100, "veri": 500}
-
-
-class Intervals(OwnRecipe):
-    """Its intervals lie around the score and a number in the checkpoint."""
-
-    def rank_interval(self, checkpoint, scores, n, probability):
-        middle = (scores + checkpoint["shift"]).round().long()
-        return middle - round(10 * probability), middle + n
-
-    def remark(self, checkpoint):
-        return f"moved by {checkpoint['shift']}"
 
 
 @pytest.fixture
@@ -41,29 +31,25 @@ def data(data_folder, caplog):
 
 
 @pytest.fixture
-def own(monkeypatch, tmp_path):
-    """Checkpoints of a recipe of one's own in the temporary folder: of sop, veri, and of new, which is constant."""
-    recipe = add_recipe(monkeypatch, Intervals)
-    for name, shift in (SHIFTS | {"new": 0}).items():
-        effects = shift * torch.rand(370, generator=torch.Generator().manual_seed(shift)) / 100
-        save_checkpoint(tmp_path / f"{name}_own.pth", recipe, find_task(name), {"effects": effects, "shift": shift})
+def own(tmp_path):
+    """Checkpoints of gp in the temporary folder: of sop, veri, and of new, which is constant."""
+    recipe, random = recipes.get("gp"), np.random.RandomState(0)
+    for name, scale, labels in (("sop", 1, 50), ("veri", 2, 60), ("new", 0, 100)):
+        matrix = torch.from_numpy(scale * random.randint(-9, 9, (87, 87)) / 256)  # the scores are exact
+        fitted = {"matrix": matrix, "constant": 0.25, "std": scale * 0.5, "warp": 0.1, "labels": labels, "loo_ktau": 0}
+        save_checkpoint(tmp_path / f"{name}_gp.pth", recipe, find_task(name), fitted)
 
 
 def own_scores(predictor, architectures):
-    return (encode(architectures).flatten(1) @ predictor.checkpoint["effects"]).numpy()
+    x = encode(architectures).flatten(1)[:, FEATURES].double()
+    return ((x @ predictor.checkpoint["matrix"]) * x).sum(1).numpy()
 
 
-def test_the_published_predictors_rank_as_the_networks_in_their_files(caplog):
-    caplog.set_level(logging.INFO, log.name)
-    found = rank(load(), ARCHITECTURES)
-    assert list(found) == [task.name for task in TASKS]
-    for name, ranks in found.items():
-        content, network = torch.load(PUBLISHED / f"{name}_final.pth", weights_only=True), Predictor().eval()
-        network.load_state_dict(content["snapshots"][content["index"]]["state_dict"])
-        with torch.no_grad():
-            scores = network(encode(ARCHITECTURES))
-        assert ranks.tolist() == [sum(scores < score) for score in scores]
-    assert not caplog.messages
+def own_intervals(predictor, scores, n):
+    """(2, number of scores): the bins between the labels of the quantiles k / n that hold the ends."""
+    fitted = predictor.checkpoint
+    limits = np.expm1(fitted["warp"] * norm.ppf(np.arange(1, n) / n)) / fitted["warp"]
+    return np.searchsorted(limits, norm.interval(0.8, scores + fitted["constant"], fitted["std"]), side="right")
 
 
 @pytest.mark.parametrize(
@@ -98,11 +84,12 @@ def test_the_tasks_are_by_default_those_that_the_file_labels_and_a_constant_pred
 ):
     entry = {"arch": ARCHITECTURES[0], "new_accuracy": 1.5, "sop_rank": 1}
     data.train_file.write_text(json.dumps({"a": entry, "b": entry}))
-    loaded = load(data=data, recipe="own", results=tmp_path)
+    assert [(each.task, each.path.parent) for each in load()] == [(task, PUBLISHED) for task in TASKS]
+    loaded = load(data=data, recipe="gp", results=tmp_path)
     assert [(each.task.name, each.is_constant) for each in loaded] == [("sop", False), ("new", True)]
     assert caplog.messages == [
         f"not trained on {data.train_file}: sop, new; used all the same",
-        f"{tmp_path}/new_own.pth: gives one score to all architectures: it ranks nothing",
+        f"{tmp_path}/new_gp.pth: gives one score to all architectures: it ranks nothing",
     ]
 
 
@@ -125,16 +112,17 @@ def test_a_file_is_ranked_and_each_task_gets_its_own_intervals(own, data, caplog
     del entries["arch201"]["sop_rank"]
     entries["arch202"] |= {"cplfw_rank": 7, "note": "stays"}
     data.test_file.write_text(json.dumps(entries))
-    loaded, paths = load([*SHIFTS], recipe="own", results=tmp_path), (tmp_path / "ranks", tmp_path / "intervals")
+    loaded, paths = load(TASK_NAMES, recipe="gp", results=tmp_path), (tmp_path / "ranks", tmp_path / "intervals")
     assert rank_file(loaded, data.test_file, *paths) == 300
-    assert caplog.messages == ["sop: moved by 100", "veri: moved by 500"]
+    assert [said.split(" labels: ")[0] for said in caplog.messages] == ["sop: learnt from 50", "veri: learnt from 60"]
     ranks, intervals = (json.loads(path.read_text()) for path in paths)
-    for name, predictor in zip(SHIFTS, loaded, strict=True):
-        scores = own_scores(predictor, [entry["arch"] for entry in entries.values()])
-        assert [entry.pop(f"{name}_rank") for entry in ranks.values()] == [sum(scores < score) for score in scores]
-        low = scores.round() + SHIFTS[name] - 8
+    architectures = [entry["arch"] for entry in entries.values()]
+    for predictor, (name, ranked) in zip(loaded, rank(loaded, architectures).items(), strict=True):
+        scores = own_scores(predictor, architectures)
+        assert ranked.tolist() == [sum(scores < score) for score in scores]
+        assert [entry.pop(f"{name}_rank") for entry in ranks.values()] == ranked.tolist()
         found = [entry.pop(f"{name}_rank_interval") for entry in intervals.values()]
-        assert found == np.stack([low, low + 308], 1).tolist()
+        assert found == own_intervals(predictor, scores, 300).T.tolist()
         for entry in entries.values():
             entry.pop(f"{name}_rank", None)
     entries["arch202"]["cplfw_rank"] = -1  # as of all tasks without a predictor
@@ -144,16 +132,16 @@ def test_a_file_is_ranked_and_each_task_gets_its_own_intervals(own, data, caplog
 
 def test_shares_are_a_plain_count(own, monkeypatch, tmp_path):
     monkeypatch.setattr(predictors, "SAMPLED", 2000)
-    loaded, sample = load([*SHIFTS], recipe="own", results=tmp_path), sample_architectures(2000, seed=0)
+    loaded, sample = load(TASK_NAMES, recipe="gp", results=tmp_path), sample_architectures(2000, seed=0)
     architectures = [*ARCHITECTURES[:20], sample[0]]  # the last ties with one of the sampled
     scores, shares = shares_beaten(loaded, architectures)
     intervals = shares_intervals(loaded, scores)
     for predictor, row, found, ends in zip(loaded, scores, shares, intervals, strict=True):
-        expected = own_scores(predictor, architectures)
-        np.testing.assert_allclose(row, expected, rtol=1e-6)
-        assert found.tolist() == [sum(own_scores(predictor, sample) > score) / 2000 for score in expected]
-        low = np.round(expected) + SHIFTS[predictor.task.name] - 8  # of a true rank r, 2000 - r - 1 are worse
-        np.testing.assert_allclose(ends, np.stack([2000 - low - 2008 - 1, 2000 - low], 1) / 2000)
+        expected, others = own_scores(predictor, architectures), own_scores(predictor, sample)
+        assert row.tolist() == expected.tolist()
+        assert found.tolist() == [sum(others > score) / 2000 for score in expected]
+        low, high = own_intervals(predictor, expected, 2000)  # of a true rank r, 2000 - r - 1 are worse
+        np.testing.assert_allclose(ends, np.stack([2000 - high - 1, 2000 - low], 1) / 2000)
     with pytest.raises(InputError, match="the recipe reference has no rank intervals: use gp"):
         shares_intervals(load(["sop"]), scores[:1])
 
