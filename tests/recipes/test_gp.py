@@ -74,31 +74,34 @@ def learn(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "ranks",
+    ("architectures", "ranks"),
     [
-        np.array([int(a[1]) * int(a[4]) for a in ARCHITECTURES]) + np.random.RandomState(0).randn(160) / 10,
-        np.array(["jkl".index(a[0]) for a in ARCHITECTURES]),
-        np.arange(160).clip(max=1),
+        # What two layers do together, with noise; depth, without noise; one better than all others.
+        (ARCHITECTURES, [int(a[1]) * int(a[4]) for a in ARCHITECTURES] + np.random.RandomState(0).randn(160) / 10),
+        (ARCHITECTURES, np.array(["jkl".index(a[0]) for a in ARCHITECTURES])),
+        (ARCHITECTURES, np.arange(160).clip(max=1)),
+        # Few labels; each architecture twice, with two labels.
+        (ARCHITECTURES[:2], np.arange(2)),
+        (ARCHITECTURES[:20] * 2, np.arange(40)),
     ],
-    ids=("what two layers do together", "depth without noise", "one better than all others"),
 )
-def test_it_is_the_process_of_the_largest_likelihood_times_prior(learn, ranks):
-    reports = []
-    fitted, process = learn(ARCHITECTURES, ranks, lambda *numbers: reports.append(numbers))
+def test_it_is_the_process_of_the_largest_likelihood_times_prior(learn, architectures, ranks):
+    n, reports = len(ranks), []
+    fitted, process = learn(architectures, ranks, lambda *numbers: reports.append(numbers))
     predicted = score([RECIPE.model(fitted)], OTHERS)[0] + fitted["constant"]
     torch.testing.assert_close(predicted, process.predict(design(OTHERS))[0], rtol=0, atol=1e-4, check_dtype=False)
-    left_out = [process.predict(process.rows[[i]], np.arange(160) != i) for i in range(160)]
+    left_out = [process.predict(process.rows[[i]], np.arange(n) != i) for i in range(n)]
     means, variances = map(torch.cat, zip(*left_out, strict=True))
-    found = [fitted["labels"], fitted["warp"], fitted["std"] ** 2, fitted["loo_ktau"]]
-    expected = [160, process.point[29], variances.mean(), kendalltau(means, ranks).statistic]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found = [fitted["labels"], fitted["std"] ** 2, fitted["loo_ktau"]]
+    np.testing.assert_allclose(found, [n, variances.mean(), kendalltau(means, ranks).statistic], rtol=1e-6)
+    assert fitted["warp"].item() == pytest.approx(process.point[29].item(), abs=2e-6)  # never closer to 0 than 1e-6
 
     def log_likelihood(process):
-        return torch.distributions.MultivariateNormal(torch.zeros(160).double(), process.covariance).log_prob(process.y)
+        return torch.distributions.MultivariateNormal(torch.zeros(n).double(), process.covariance).log_prob(process.y)
 
     def objective(numbers):
         numbers = torch.tensor(numbers, requires_grad=True)
-        value = numbers @ numbers / 2 - log_likelihood(Process(ARCHITECTURES, ranks, MEAN + SD * numbers))
+        value = numbers @ numbers / 2 - log_likelihood(Process(architectures, ranks, MEAN + SD * numbers))
         return value.item(), torch.autograd.grad(value, numbers)[0].numpy()
 
     bounds, options = [(-5, 5)] * 30, {"maxiter": 30}
@@ -106,7 +109,7 @@ def test_it_is_the_process_of_the_largest_likelihood_times_prior(learn, ranks):
     np.testing.assert_allclose((process.point - MEAN) / SD, expected.x, atol=1e-3)
     iterations, likelihoods = zip(*reports, strict=True)
     assert iterations == tuple(range(1, len(reports) + 1))
-    assert likelihoods[-1] == pytest.approx(-log_likelihood(process).item() / 160, abs=1e-9)
+    assert likelihoods[-1] == pytest.approx(-log_likelihood(process).item() / n, abs=1e-9)
 
 
 @pytest.mark.parametrize("c", [0.4, -0.4, 1e-6])
@@ -119,20 +122,6 @@ def test_the_interval_ends_in_the_bins_of_its_labels(c, n, probability):
     limits = np.expm1(c * norm.ppf(np.arange(1, n) / n)) / c
     ends = norm.interval(probability, means, 0.6)
     np.testing.assert_array_equal([low, high], np.searchsorted(limits, ends, side="right"))
-
-
-@pytest.mark.parametrize(
-    ("places", "ranks"),
-    [
-        ([0, 1], [0, 1]),
-        ([0, 0], [0, 1]),  # one architecture twice, with two labels
-        ([0] * 20 + [1] * 20, [0] * 20 + [20] * 20),
-    ],
-)
-def test_few_architectures_ties_and_duplicates(learn, places, ranks):
-    fitted, _ = learn([ARCHITECTURES[i] for i in places], np.array(ranks))
-    low, high = RECIPE.rank_interval(fitted, score([RECIPE.model(fitted)], OTHERS)[0], 300, 0.8)
-    assert ((low >= 0) & (low <= high) & (high < 300)).all()
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +144,6 @@ def test_intervals_hold_the_surrogates_true_ranks(surrogate, learn, task):
     fitted, process = learn(architectures, np.array(ranks))
     scores = score([RECIPE.model(fitted)], others)[0]
     assert 0.76 < share_held(fitted, scores, true) < 0.84
-    # Standard error of tau on 500 architectures: 0.01 to 0.03.
-    assert fitted["loo_ktau"] == pytest.approx(kendalltau(scores, true).statistic, abs=0.05)
     # One standard deviation stands for all sampled architectures; at the extremes of the space it is larger.
     extremes = [f"l{layer * 12}" for layer in ("111", "331", "131", "311")]
     deviations, larger = (process.predict(design(some))[1].sqrt() / fitted["std"] for some in (OTHERS, extremes))
