@@ -22,7 +22,7 @@ def first_line(error):
 def printable(text):
     """`text` as one line of at most 1,000 characters: control characters escaped, a longer middle left out."""
     text = _shorten(str(text))  # escaping the longest texts would take seconds
-    return _shorten("".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text))
+    return _shorten("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
 
 def _shorten(text):

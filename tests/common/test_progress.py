@@ -25,19 +25,20 @@ REPORTS = [
 
 
 @pytest.mark.parametrize(("interval", "shown"), [(1, range(4)), (3, (2, 3))])
-def test_without_a_terminal_there_is_a_line_every_few_epochs_and_for_the_last(capsys, interval, shown):
+def test_without_a_terminal_a_line_is_written_every_few_epochs_and_for_the_last(tmp_path, monkeypatch, interval, shown):
     lines = [
         "sop        epoch    1/4  loss 0.7500  tau train (dropout on)  0.2500  validation  0.5000",
         "my-task    epoch    1/300  loss 0.5000",
         "sop        epoch    4/4  loss 0.2500  tau train (dropout on)  0.7500  validation -0.1250",
         "my-task    epoch    6/300  loss 0.1250  tau train (dropout on) none, as all scores are equal",
     ]
-    progress = Progress(interval)
-    for report in REPORTS:
-        progress(*report)
+    path, progress = tmp_path / "output", Progress(interval)
+    with path.open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        for report in REPORTS:
+            progress(*report)
+        assert path.read_text().splitlines() == [lines[i] for i in shown]  # at once, not when the file is closed
     progress.close()
-    output = capsys.readouterr()
-    assert (output.out.splitlines(), output.err) == ([lines[i] for i in shown], "")
 
 
 def screen(output):
