@@ -117,9 +117,12 @@ def test_labels_of_other_tasks_are_not_read_and_the_known_tasks_come_first(write
     for entry, rank in zip(entries.values(), (0, 1, 0.0), strict=True):
         entry |= {"other_rank": -rank, "sop_rank": rank, "veri_accuracy": None, "rank": None, "sop_rank_interval": []}
     entries["arch3"]["arch"] = entries["arch1"]["arch"]  # measured twice, with the same labels
-    _, labels = load_train(write(entries), ["other", "my-Task_2", "sop"])
+    path = write(entries)
+    _, labels = load_train(path, ["other", "my-Task_2", "sop"])
     expected = [("sop", [0, 2, 0]), ("my-Task_2", [0, 2, 0]), ("other", [1, 0, 1])]
     assert [(name, ranks.tolist()) for name, ranks in labels.items()] == expected
+    with pytest.raises(InputError, match=r"does not label the task 'x': it labels veri, sop, my-Task_2, other$"):
+        load_train(path, ["sop", "x"])
 
 
 def test_entries_of_the_same_architectures_are_put_in_the_same_order(write):
@@ -168,10 +171,13 @@ def root(tmp_path, monkeypatch):
         ("other", "link", "link", "surrogate"),
     ],
 )
-def test_the_folder_of_the_data_gives_its_name_to_the_outputs(root, file, given, folder, name):
+def test_the_folder_of_the_data_gives_its_name_to_the_outputs(root, caplog, file, given, folder, name):
+    caplog.set_level("INFO")
     (root / "data" / file).touch()
     (root / "link").symlink_to("data/surrogate")
     data = find_data(given)
+    what = "the surrogate benchmark, as data lacks the competition's files" if name else "the competition files"
+    assert caplog.messages == ([] if given else [f"data: {folder}, {what}"])
     assert (data.train_file, data.test_file) == (Path(folder, TRAIN_FILE), Path(folder, TEST_FILE))
     assert (data.results, data.logs) == (Path("results", name), Path("logs", name))
     assert data.output_name("test", "gp") == ("test_surrogate_gp" if name else "test_gp")
