@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from helpers import one_hot, save_checkpoint
+from helpers import one_hot
 from scipy.stats import kendalltau, norm
 
 import recipes
@@ -39,23 +38,11 @@ def test_scores_and_tau_are_those_of_the_definition():
     tau = kendalltau(left_out, RANKS).statistic
     assert RECIPE.summary(fitted) == {"leave-one-out tau": pytest.approx(tau)}
     assert RECIPE.describe(fitted) == f"leave-one-out tau {tau:.4f}"
+    with pytest.raises(InputError, match="the recipe ridge has no snapshots to choose from"):
+        RECIPE.snapshot_index(fitted, -2)
 
 
 @pytest.mark.parametrize(("labels", "columns"), [(24, []), (25, ["leave-one-out tau"])])
 def test_a_tau_of_few_labels_is_not_shown(labels, columns):
     fitted, _ = RECIPE.learn(Task("mine"), ARCHITECTURES[:labels], RANKS[:labels])
     assert list(RECIPE.summary(fitted)) == columns
-
-
-@pytest.mark.parametrize(
-    ("shape", "name", "index", "why"),
-    [
-        ((87, 2, 2), "mine", None, "not a checkpoint that main.py wrote: RuntimeError"),
-        (87, "other", None, "a checkpoint of mine: expected other"),
-        (87, "mine", -2, "the recipe ridge has no snapshots to choose from"),
-    ],
-)
-def test_another_checkpoint_is_refused(tmp_path, shape, name, index, why):
-    save_checkpoint(tmp_path / "file", RECIPE, Task("mine"), {"weights": torch.ones(shape), "loo_ktau": 0.5})
-    with pytest.raises(InputError, match=f"file: {why}"):
-        RECIPE.load(tmp_path / "file", Task(name), index)
