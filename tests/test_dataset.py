@@ -140,13 +140,11 @@ def test_entries_of_the_same_architectures_are_put_in_the_same_order(write):
 
 def test_items_of_the_torch_dataset(data_folder, train_entries):
     training, testing = ArchPerfDataset(data_folder, "veri_rank"), ArchPerfDataset(data_folder, "veri", train=False)
-    encodings, ranks = next(iter(torch.utils.data.DataLoader(training, batch_size=200)))
-    assert encodings.dtype == torch.float32
-    np.testing.assert_array_equal(encodings, [one_hot(entry["arch"]) for entry in train_entries.values()])
-    assert ranks.tolist() == [entry["veri_rank"] for entry in train_entries.values()]
-    assert len(testing) == 300
+    for (encoding, rank), entry in zip(training, train_entries.values(), strict=True):
+        assert (encoding.dtype, rank) == (torch.float32, entry["veri_rank"])
+        np.testing.assert_array_equal(encoding, one_hot(entry["arch"]))
     last = list(json.loads((data_folder / TEST_FILE).read_text()).values())[-1]
-    np.testing.assert_array_equal(testing[299], one_hot(last["arch"]))
+    np.testing.assert_array_equal(testing[len(testing) - 1], one_hot(last["arch"]))
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ def in_an_empty_folder(tmp_path, monkeypatch):
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("strange"), "strange"),
         (InputError("a\tb\n\x1b[31m\u2028\udcff\N{OHM SIGN}"), "a\\tb\\n\\x1b[31m\\u2028\\udcff\N{OHM SIGN}"),
-        (MemoryError(), "MemoryError"),
     ],
 )
 def test_an_error_is_described_in_one_line(error, line):
