@@ -77,10 +77,10 @@ def generated(effects):
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the project as a clone has it, without logs and tests: the folder."""
+    """A copy of the project as a clone has it, without tests: the folder."""
     folder = tmp_path / "project"
     ignore = shutil.ignore_patterns("__pycache__", "CVPR_*", "truth.json", "own")
-    for name in ("common", "data", "recipes", "results/published", "search", "tools"):
+    for name in ("common", "data", "logs/published", "recipes", "results/published", "search", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for path in (*filter(Path.is_file, ROOT.glob("[!.]*")), ROOT / ".gitignore"):
         shutil.copy(path, folder)

@@ -108,7 +108,7 @@ class Script:
             file = getattr(module, "__file__", None) or ""
             if file.startswith(own) and "site-packages" not in file:
                 del sys.modules[name]
-        sys.path[:] = [str(root), *(folder for folder in sys.path if folder not in (*own, f"{ROOT}/tests"))]
+        sys.path[:] = [folder for folder in sys.path if folder not in (*own, f"{ROOT}/tests")]  # a script adds its own
 
     def wait(self):
         """Exit status."""

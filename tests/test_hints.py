@@ -121,12 +121,10 @@ def test_snapshots_and_the_recipe_that_ranking_names_work(run, here):
 
 def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, here):
     def read_only():
-        from common import files
+        def refuse(*_):
+            raise PermissionError(errno.EACCES, "Permission denied")
 
-        def refuse(path, data):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-        files.write_file = refuse
+        os.replace = refuse
 
     train = "python ../project/main.py --recipe ridge --tasks sop --results_path r --log_path l"
     make, flag = advice(
@@ -139,8 +137,8 @@ def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, he
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_shows_commands_whose_flags_exist(script, name):
-    answer = script(name, "--help")
+def test_help_shows_commands_whose_flags_exist(script, project, name):
+    answer = script(name, "--help", root=project)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout.startswith(f"usage: {Path(name).name} [-h]")
     usage, text = answer.stdout.split("\n\n", 1)

@@ -130,14 +130,14 @@ def test_the_readme_and_the_notebook_quote_the_correlations_of_the_competitions_
 
 
 def test_sizes_are_drawn_as_a_line_for_each_recipe(run, tmp_path):
-    sizes, taus = [50, 400], np.random.RandomState(0).rand(2, 2, 3, 5, 8).tolist()  # [recipe][size][seed][fold][task]
-    taus[0][0] = [[[None] * 8] * 5] * 3
-    content = {"sizes": sizes, "tau": {"reference": taus[0], "gp": taus[1]}}
-    (tmp_path / "sizes.json").write_text(json.dumps(content))
+    sizes, taus = [50, 400], np.random.RandomState(0).rand(2, 2, 3, 5, 8)  # [recipe][size][seed][fold][task]
+    taus[0, 0] = np.nan
+    content = json.dumps({"sizes": sizes, "tau": dict(zip(("reference", "gp"), taus.tolist(), strict=True))})
+    (tmp_path / "sizes.json").write_text(content.replace("NaN", "null"))
     ((path, figure),) = run("--sizes", str(tmp_path / "sizes.json"))[0].items()
     assert path == "logs/sizes.png"
     (panel,) = figure.axes
-    reference, gp = np.array(taus, float).mean((2, 3, 4))
+    reference, gp = taus.mean((2, 3, 4))
     assert_drawn(panel, "", {"reference": (sizes, reference), "gp": (sizes, gp)})
     assert len({line.get_color() for line in panel.lines}) == len(panel.get_legend().get_texts()) == 2
 
