@@ -81,6 +81,7 @@ def test_samples_are_distinct_reproducible_and_none_of_the_excluded():
     assert sample_architectures(300, seed=5) == first != sample_architectures(300, seed=6)
     other = sample_architectures(300, seed=5, exclude=first[:100])
     assert len({*first[:100], *other}) == 400
+    assert sample_architectures(0, seed=5) == []
     with pytest.raises(ValueError, match="must not be negative"):
         sample_architectures(-1, seed=5)
 
