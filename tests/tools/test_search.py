@@ -13,8 +13,7 @@ import torch
 from helpers import OwnRecipe, Script, add_recipe, save_checkpoint
 
 from dataset import encode
-from network import Predictor
-from recipes.model import Model, combine
+from recipes.model import combine
 from recipes.predictors import load, shares_beaten
 from search import exact
 from space import NUM_ARCHITECTURES, measure
@@ -98,21 +97,10 @@ def test_mistakes_are_one_line(search):
         assert answer.stderr.startswith(f"search.py: {message}")
 
 
-@pytest.fixture
-def own(monkeypatch, tmp_path):
-    """own(effects): adds a recipe of one's own, with a checkpoint of sop; flags for the search with it."""
-
-    def add(effects, recipe_class=OwnRecipe):
-        recipe, task = add_recipe(monkeypatch, recipe_class), find_task("sop")
-        save_checkpoint(recipe.path(tmp_path, task), recipe, task, {"effects": effects})
-        return ("--results_path", tmp_path, "--recipe", "own", "--tasks", "sop")
-
-    return add
-
-
-def test_a_model_that_is_a_function_is_searched_by_evolution_without_proof(search, own):
-    effects = torch.linspace(-1, 1, 370).sin()
-    flags = own(effects)
+def test_a_model_that_is_a_function_is_searched_by_evolution_without_proof(search, monkeypatch, tmp_path):
+    recipe, task, effects = add_recipe(monkeypatch, OwnRecipe), find_task("sop"), torch.linspace(-1, 1, 370).sin()
+    flags = ("--results_path", tmp_path, "--recipe", "own", "--tasks", "sop")
+    save_checkpoint(recipe.path(tmp_path, task), recipe, task, {"effects": effects})
     answer, lines, content = search(*flags, "--max_params", 70_000_000)
     rows = content["architectures"]
     assert (answer.returncode, content["proven"], len(rows)) == (0, False, 10)
@@ -125,21 +113,16 @@ def test_a_model_that_is_a_function_is_searched_by_evolution_without_proof(searc
     assert [row["score"] for row in rows] == pytest.approx(scores.tolist(), abs=1e-5)
     answer, *_ = search(*flags, "--pareto")
     assert answer.stderr == "search.py: --pareto: no bound is known for the recipe own: its model is a function\n"
-    answer, *_ = search(*own(effects * 0))
+    save_checkpoint(recipe.path(tmp_path, task), recipe, task, {"effects": effects * 0})
+    answer, *_ = search(*flags)
     assert answer.stderr == "search.py: sop: one score for all architectures, so none is the best: train again\n"
 
 
-class Hard(OwnRecipe):
-    """A recipe whose model takes minutes to search."""
-
-    def model(self, checkpoint, index=None):
-        return Model(torch.zeros(87, 87).double(), tuple(Predictor().state_dict() for _ in range(20)), (1.0,) * 20)
-
-
-def test_ctrl_c_prints_the_best_found_and_the_gap(own, tmp_path, data_folder):
+def test_ctrl_c_prints_the_best_found_and_the_gap(monkeypatch, tmp_path, data_folder):
+    monkeypatch.setattr(exact, "BLOCK", 1)  # so that the search takes minutes
     terminal, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    flags = ("--data_path", data_folder, *own(torch.zeros(1), Hard), "--json", "best.json", "--pareto")
+    flags = ("--data_path", data_folder, "--json", "best.json", "--pareto")
     with Script("tools/search.py", *flags, cwd=tmp_path, before=lambda: os.dup2(theirs, 2)) as process:
         os.close(theirs)  # so that reading ends with the process
         bar = ""
