@@ -21,10 +21,11 @@ from helpers import ROOT
 MODULES = [path.relative_to(ROOT) for path in ROOT.glob("*.py")]
 for room in ("common", "data", "recipes", "search", "tools"):
     MODULES += [path.relative_to(ROOT) for path in (ROOT / room).rglob("*.py") if path.stem != "__init__"]
-SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "+": "-", "-": "+", "*": "/", "/": "*"}
-SWAPS |= {"//": "*", "**": "*", "+=": "-=", "-=": "+=", "|": "&", "&": "|", "and": "or", "or": "and", "not": ""}
-SWAPS |= {"is": "is not", "in": "not in", "True": "False", "False": "True", "None": "0", "min": "max", "max": "min"}
-SWAPS |= {"any": "all", "all": "any", "break": "continue", "continue": "break"}
+SWAPS = {"//": "*", "**": "*", "not": "", "is": "is not", "in": "not in", "None": "0"}
+PAIRS = "< <=, > >=, == !=, + -, * /, += -=, | &, and or, True False, min max, any all, break continue"
+for pair in PAIRS.split(", "):
+    one, another = pair.split()
+    SWAPS |= {one: another, another: one}
 
 
 def mutants(source):
