@@ -56,7 +56,7 @@ REFUSED = [
     (b"[" * 100_000, "not JSON that can be read: .*recursion"),
     (b'{"a": [-1e999]}', "holds -1e999: expected a finite number"),
     (b'{"a": {"note": NaN}}', "holds NaN: expected a finite number"),
-    (b'{"arch1": {"arch": "a", "arch": "b"}}', "key 'arch' occurs twice in one object"),
+    (b'{"arch1": {"x": 1, "arch": "a", "arch": "b"}}', "key 'arch' occurs twice in one object"),
     ([1], "expected an object of architectures"),
     ({}, "expected an object of architectures"),
     ({"arch1": 3}, "arch1: expected an object with 'arch'"),
@@ -200,6 +200,7 @@ def test_an_output_that_would_replace_data_or_the_published_run_is_refused(root)
         with pytest.raises(InputError, match=r"would replace .*, which this command reads or writes"):
             data.check_output(path, ["input"])
     (root / "link").symlink_to("results/published")
-    with pytest.raises(InputError, match="link/new: part of the published run, which stays as it is"):
-        data.check_output("link/new")
+    for path in ("link/new", "logs/published/x"):
+        with pytest.raises(InputError, match=f"{path}: part of the published run, which stays as it is"):
+            data.check_output(path)
     data.check_output("results/new/sop_gp.pth")
