@@ -146,8 +146,7 @@ def test_shares_are_a_plain_count(own, monkeypatch, tmp_path):
         shares_intervals(load(["sop"]), scores[:1])
 
 
-@pytest.mark.parametrize("name", ["meta", "nowhere"])
-def test_a_device_that_cannot_compute_is_refused(name):
+def test_a_device_that_cannot_compute_is_refused():
     check_device("cpu")
-    with pytest.raises(InputError, match=f"^--device {name}: [^\n]+$"):
-        check_device(name)
+    with pytest.raises(InputError, match=r"^--device meta: [^\n]+$"):
+        check_device("meta")

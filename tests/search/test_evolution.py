@@ -33,12 +33,15 @@ def test_it_comes_close_to_the_optimum_of_an_easy_model(params, macs, miss):
     assert -1e-9 <= found.scores[0] - exact.best(MODEL, **budgets).scores[0] <= miss
 
 
-def test_the_seed_decides_and_ties_are_in_the_order_of_the_strings():
+def test_the_seed_decides_children_differ_in_one_decision_and_ties_are_in_the_order_of_the_strings():
     first, again, other = (evolve(scores, 200, seed=seed).architectures for seed in (3, 3, 4))
     assert first == again != other
     seen = []
     found = evolve(lambda names: seen.extend(names) or [0] * len(names), 300, top=20)
     assert found.architectures == sorted(seen)[:20]
+    codes = np.array([list(name) for name in seen])
+    for i in range(100, len(seen)):
+        assert ((codes[:i] != codes[i]) & (codes[:i] != "0") & (codes[i] != "0")).sum(1).min() == 1
     assert evolve(scores, 50, max_params=55_882_752).architectures == ["j" + "331" * 10 + "000000"]
 
 
