@@ -189,6 +189,7 @@ FEW = "sop: 200 architectures are too few for batches of 50: "
     ("flags", "message"),
     [
         (("--batch_size", "1"), "--batch_size 1: must be at least 2"),
+        (("--snapshot", "-1"), "unrecognized arguments: --snapshot -1"),
         (("--device", "nowhere"), "--device nowhere: "),
         (("--data_path", "nowhere"), "--data_path nowhere: no such folder"),
         (("--recipe", "gp", "--train_ratio", "0.5"), "--train_ratio: the recipe gp has no such setting"),

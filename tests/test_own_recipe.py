@@ -25,7 +25,7 @@ def test_the_readmes_recipe_goes_through_every_command(project, data_folder, scr
         assert answer.returncode == 0, answer.stderr
         return answer.stdout
 
-    assert "next: bash project/test.sh --recipe neighbours --data_path data --tasks veri sop" in run("main.py", *own)
+    run("main.py", *own)
     run("test.py", *own, "--save_name", "s")
     recipe, submission = {}, json.loads((tmp_path / "Track2_submitA_s.json").read_text())
     exec(CODE, recipe)
@@ -35,7 +35,6 @@ def test_the_readmes_recipe_goes_through_every_command(project, data_folder, scr
     for name in ("sop_rank", "veri_rank"):
         scores = recipe.model(recipe.fit(None, x, [entry[name] for entry in known]))(y)
         assert [entry[name] for entry in submission.values()] == [sum(scores < score) for score in scores]
-    assert {entry["cplfw_rank"] for entry in submission.values()} == {-1}
 
     large, small = "l" + "111" * 12, "j" + "331" * 10 + "000000"
     ranked = json.loads(run("tools/rank.py", large, small, *own, "--json"))

@@ -88,10 +88,6 @@ def test_too_few_architectures_say_how_many_are_needed(task):
         with pytest.raises(TooFewError) as caught:
             REFERENCE.train_steps(task, n)
         assert (caught.value.needed, caught.value.batch_size) == (needed, min(sizes[n]))
-    assert str(caught.value) == (
-        f"{task.name}: {n} architectures are too few for batches of {task.batch_size}: {sizes[n][0]} train and "
-        f"{sizes[n][1]} validate; the recipe needs {needed}"
-    )
     assert REFERENCE.train_steps(task, needed) == (400, sizes[needed][0] // task.batch_size)
 
 
