@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from helpers import ROOT, OwnRecipe, Script, add_recipe
+from helpers import ROOT, OwnRecipe, Script, add_recipe, make_data
 
 from common.files import InputError
 from recipes import reference
@@ -49,25 +49,27 @@ class Noted(OwnRecipe):
         return super().fit(task, *others) | notes[task.name]
 
     def summary(self, checkpoint):
-        return {key: checkpoint[key] for key in ("whole tau", "count")}
+        return {key: checkpoint[key] for key in ("count", "whole tau")}
 
     def remark(self, checkpoint):
         return "look at it" if checkpoint["count"] == 7 else None
 
 
-def test_figures_remarks_and_errors_of_each_task_are_printed(train, monkeypatch, data_folder, tmp_path):
+def test_figures_remarks_and_errors_of_each_task_are_printed(train, monkeypatch, data_folder, train_entries, tmp_path):
     add_recipe(monkeypatch, Noted)
-    answer = train("--recipe", "own", "--tasks", "sop", "veri", "cplfw")
+    fields = ("arch", "cplfw_rank", "veri_rank", "sop_rank")
+    make_data(data_folder, {key: {field: entry[field] for field in fields} for key, entry in train_entries.items()})
+    answer = train("--recipe", "own")
     assert (answer.returncode, answer.stderr) == (1, "main.py: cplfw: early\nmain.py: sop: nothing was saved\n")
     lines = answer.stdout.split("train.json\n")[1].splitlines()
     assert [line.rsplit(maxsplit=1)[0] for line in lines[1:3]] == [
-        "cplfw          0.5000  1.234e+04",
-        "veri           0.2500          7",
+        "cplfw       1.234e+04     0.5000",
+        "veri                7     0.2500",
     ]
     flags = f"--recipe own --data_path {data_folder} --results_path r --tasks cplfw veri"
     assert [lines[0], *lines[3:]] == [
-        "task        whole tau      count    seconds",
-        "mean           0.3750",
+        "task            count  whole tau    seconds",
+        "mean                      0.3750",
         "veri: look at it",
         "checkpoints: r; curves: tensorboard --logdir l (l/train_own)",
         f"next: bash {os.path.relpath(ROOT / 'test.sh', tmp_path)} {flags} ranks the test architectures",
@@ -113,6 +115,7 @@ def test_flags_win_over_the_settings_of_the_task(train, tmp_path):
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
     answer = train("--tasks", "sop_rank", "--save_name", "mine", "--no-cos", *words)
     assert "\ncheckpoints: r; curves: tensorboard --logdir l (l/mine)\n" in answer.stdout
+    assert " --tasks sop ranks the test architectures\n" in answer.stdout
     checkpoint = torch.load(tmp_path / "r" / "sop_final.pth", weights_only=True)
     assert checkpoint["task"] == {"name": "sop", "snapshot": -4, "cos": False} | given
     assert [epoch for epoch, _ in checkpoint["validate_ktau"]] == [1, 2, 4]

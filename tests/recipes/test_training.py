@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import dataset
 from common.files import InputError, log, sha256
 from dataset import Data
 from recipes import training
+from recipes.base import TooFewError
 from recipes.checkpoint import to_bytes
 from space import sample_architectures
 from tasks import TRAIN_FILE, find_task
@@ -237,5 +239,13 @@ def test_a_task_that_stopped_early_or_ranks_nothing_is_remarked(train, monkeypat
             return {"effects": torch.zeros(370), "stopped": "early"}
 
     add_recipe(monkeypatch, Constant)
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=iter((1.0, 3.5)).__next__))
     found = train("a", recipe="own").trained["a"]
-    assert (found.error, found.remark) == ("early", "gives one score to all architectures: it ranks nothing")
+    assert found == ({}, 2.5, "early", "gives one score to all architectures: it ranks nothing")
+
+
+def test_of_tasks_with_too_few_architectures_the_one_that_needs_most_is_named(train):
+    """With a batch size that would do for all."""
+    with pytest.raises(TooFewError, match=r"^sop: 40 architectures .*; the recipe needs 246$") as caught:
+        train("sop", "mine")
+    assert caught.value.batch_size == 4  # a tenth of 40 validate mine
