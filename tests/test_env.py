@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT
 from packaging.requirements import Requirement
 
-GOOD = {"torch": "2.10.0+cpu", "numpy": "1.26", "scipy": "2.0.0rc1", "tqdm": "4.100.0", "tensorboard": "2.18.1.dev3"}
+GOOD = {"torch": "2.10.0+cpu", "numpy": "1.26.post1", "scipy": "2.0rc1", "tqdm": "4.100", "tensorboard": "2.18.1.dev3"}
 PIP = """
 import os, sys
 from importlib import metadata
@@ -137,8 +137,10 @@ def test_an_environment_that_cannot_be_used_is_said(train, project, tmp_path):
     (site_packages(old) / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9, 18, 'final', 0)\n")
     (site_packages(bare) / "sitecustomize.py").write_text("import sys\nsys.modules['ensurepip'] = None\n")
     (project / ".venv").symlink_to("/no/where")
+    line = "train.sh: /no/where/bin/python is missing, broken or older than Python 3.10: "
+    line += "activate another environment (if it is .venv, delete it)"
+    assert train(CONDA_PREFIX="/no/where") == (2, "", [line], None)
     for variables, message in (
-        ({"CONDA_PREFIX": "/no/where"}, "/no/where/bin/python is missing, broken or older than Python 3.10: "),
         ({"VIRTUAL_ENV": old}, f"{old}/bin/python is missing, broken or older than Python 3.10: "),
         ({"PATH": f"{old}/bin:{os.environ['PATH']}"}, "python3 is missing, broken or older than Python 3.10: "),
         ({}, f"cannot make {project}/.venv"),
