@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from statistics import mean, variance
 
 import numpy as np
@@ -28,7 +29,7 @@ def run(script, tmp_path, monkeypatch):
     """run(*flags): cross-validate, among others with the recipe `own`."""
     make_data(tmp_path / "small", ENTRIES)
     add_recipe(monkeypatch, FirstBatch)
-    return lambda *flags: script("tools/crossval.py", "--data_path", "small", *flags)
+    return lambda *flags, **options: script("tools/crossval.py", "--data_path", "small", *flags, **options)
 
 
 def expected_taus(tasks, seed, size=None):
@@ -98,6 +99,11 @@ def test_sizes_train_on_the_first_of_each_fold_and_say_who_needs_more(run, tmp_p
     assert np.array(content["tau"].pop("own")) == pytest.approx(taus[:, None])
     nothing = {"reference": [[[[None] * 2] * 5]] * 2}
     assert content == {"seeds": [5], "tasks": tasks, "sizes": sizes, "tau": nothing}
+
+
+def test_the_reference_learns_from_all_of_a_fold_in_a_new_python(run):
+    answer = run("--recipes", "reference", "--tasks", "cplfw", env=os.environ)
+    assert float(re.search(r"\| cplfw \| (\S+) \(", answer.stdout)[1]) > 0.2, answer.stderr
 
 
 def test_ten_architectures_are_enough_and_a_constant_score_counts_as_0(run, tmp_path, monkeypatch):

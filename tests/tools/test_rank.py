@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -18,9 +19,9 @@ LARGEST, SMALLEST = "l" + "111" * 12, "j" + "331" * 10 + "000000"
 def rank(script, data_folder):
     """rank(*flags, text=standard input): the answer of tools/rank.py in the temporary folder."""
 
-    def run(*flags, text=b""):
+    def run(*flags, text=b"", **options):
         before = lambda: setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))  # noqa: E731
-        return script("tools/rank.py", *flags, "--data_path", data_folder, before=before)
+        return script("tools/rank.py", *flags, "--data_path", data_folder, before=before, **options)
 
     return run
 
@@ -60,7 +61,7 @@ def test_the_json_has_sizes_and_of_each_task_the_share_and_its_interval(rank, ow
 
 
 def test_the_text_has_a_line_for_each_task(rank, own):
-    said, text = rank(SMALLEST, "--tasks", "sop", "veri").stdout.split("\n", 1)
+    said, text = rank(SMALLEST, "--tasks", "sop", "veri", env=os.environ).stdout.split("\n", 1)
     shares = 100 * shares_beaten(load(["sop", "veri"]), [SMALLEST])[1][:, 0]
     assert "published" in said
     assert text == (

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_the_command_prints_a_table_or_json_and_refuses_swapped_files(script, wr
         "sop         -0.9129         2                      3\n"
         "mean        -0.9129\n"
     )
-    answer, figures = script(*command, "--json"), score(*names[:2], None, 3, "intervals")
+    answer, figures = script(*command, "--json", env=os.environ), score(*names[:2], None, 3, "intervals")
     content = {"mean_tau": pytest.approx((2 / 3 - 5 / 30**0.5) / 2), "tasks": figures}
     assert (answer.stderr, json.loads(answer.stdout)) == (said, content)
     swapped = "swapped: name the submission first, then the truth"

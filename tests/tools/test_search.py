@@ -24,10 +24,10 @@ from tasks import TRAIN_FILE, find_task
 def search(script, data_folder, tmp_path):
     """search(*flags): the answer of the command, the lines that it prints, and the content of the JSON file."""
 
-    def run(*flags):
+    def run(*flags, **options):
         path = tmp_path / "new" / "best.json"
         path.unlink(missing_ok=True)
-        answer = script("tools/search.py", "--data_path", "data", "--json", "new/best.json", *flags)
+        answer = script("tools/search.py", "--data_path", "data", "--json", "new/best.json", *flags, **options)
         return answer, answer.stdout.splitlines(), json.loads(path.read_text()) if path.exists() else None
 
     return run
@@ -87,12 +87,12 @@ def test_it_prints_and_writes_the_best_and_the_front_which_may_be_interrupted(se
     assert part[middle + 1 :] == whole[middle + 1 : len(part)]
 
 
-def test_mistakes_are_one_line(search):
+def test_mistakes_are_one_line_in_a_new_python(search):
     for flags, message in (
         (("--max_macs", 1), "no architecture is within the budget: the smallest has "),
         (("--json", f"data/{TRAIN_FILE}"), f"data/{TRAIN_FILE}: would replace "),
     ):
-        answer, *_ = search(*flags)
+        answer, *_ = search(*flags, env=os.environ)
         assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
         assert answer.stderr.startswith(f"search.py: {message}")
 
