@@ -98,7 +98,9 @@ def test_ranks_and_the_front_are_those_of_the_predictors_and_the_training_file(r
     for predictor, panel in zip(PREDICTORS, figures["logs/rank.png"].axes, strict=True):
         name, start = predictor.task.name, int(predictor.task.train_ratio * 500)
         (scores,), true = score_all([predictor], ARCHITECTURES[start:]), RANKS[name][start:]
-        np.testing.assert_array_equal(panel.lines[1].get_data(), [rankdata(true) - 1, rankdata(scores, "min") - 1])
+        points = rankdata(true) - 1, rankdata(scores, "min") - 1
+        np.testing.assert_array_equal(panel.lines[1].get_data(), points)
+        assert panel.viewLim.min.max() < 0 and panel.viewLim.max.min() > np.max(points)
         assert panel.get_title() == f"{name}, tau {kendalltau(scores, true).statistic:.3f}"
 
     measured, best = (measure(architectures).parameters / 1e6 for architectures in (ARCHITECTURES, FRONT))
