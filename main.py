@@ -125,7 +125,7 @@ def main():
     except TooFewError as error:
         smaller = f"--batch_size {error.batch_size} or " if error.batch_size >= 2 else ""
         raise InputError(f"{error}; or choose {smaller}--recipe gp") from None
-    progress.close()
+    progress.close(result.trained)
     return report(result, data, logs, args)
 
 
