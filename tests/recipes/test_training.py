@@ -92,19 +92,22 @@ CHANGES = {
 
 
 def test_resume_skips_only_what_would_be_repeated_and_says_what_it_replaces(train, tmp_path, caplog):
-    names, data = ["same", *CHANGES, "cut"], tmp_path / "data" / TRAIN_FILE
+    names, data = ["missing", "same", *CHANGES, "cut"], tmp_path / "data" / TRAIN_FILE
     train(*names, settings=SHORT)
     paths = {name: tmp_path / "r" / f"{name}_final.pth" for name in names}
     good = {name: path.read_bytes() for name, path in paths.items()}
     for name, change in CHANGES.items():
         paths[name].write_bytes(to_bytes(torch.load(paths[name], weights_only=True) | change))
     paths["cut"].write_bytes(good["cut"][:-1])
-    assert list(train(*names, settings=SHORT, resume=True).trained) == names
+    paths["missing"].unlink()
+    trained = train(*names, settings=SHORT, resume=True).trained
+    assert list(trained) == names
+    assert trained["same"] == (REFERENCE.summary(torch.load(paths["same"], weights_only=True)), 0, None, None)
     assert {name: path.read_bytes() for name, path in paths.items()} == good
     assert caplog.messages[1:] == [
         f"already trained on {data} with these settings: same",
-        f"replaces checkpoints that were not trained on {data}: {', '.join(names[4:])}",
-        f"training 10 of 11 tasks on the 40 architectures of {data}",
+        f"replaces checkpoints that were not trained on {data}: {', '.join(names[5:])}",
+        f"training 11 of 12 tasks on the 40 architectures of {data}",
     ]
 
 
