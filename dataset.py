@@ -81,8 +81,8 @@ def label_fields(path, entries):
     `<task>_rank` holds labels of which smaller ones are better, `<task>_accuracy` those of which larger ones are.
     Raises InputError where there is none, where a task has both, or where its name is not allowed.
     """
-    fields = {}
-    for field in dict.fromkeys(field for entry in entries.values() for field in entry):
+    fields, found = {}, list(dict.fromkeys(field for entry in entries.values() for field in entry))
+    for field in found:
         match = re.fullmatch(r"(.*)_(?:rank|accuracy)", field, re.DOTALL)
         if match and not re.fullmatch(TASK_NAME, match[1]):
             raise InputError(f"{path}: field {field!r}: the name of a task consists of letters, digits, _ and -")
@@ -91,7 +91,7 @@ def label_fields(path, entries):
         if match:
             fields[match[1]] = field
     if not fields:
-        raise InputError(f"{path}: no entry has a label, such as 'sop_rank' or 'sop_accuracy': label a task")
+        raise InputError(f"{path}: no field is a <task>_rank or <task>_accuracy, only {', '.join(found)}: label a task")
     known = [task.name for task in TASKS if task.name in fields]
     return {name: fields[name] for name in dict.fromkeys([*known, *fields])}
 
