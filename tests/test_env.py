@@ -28,7 +28,7 @@ sys.exit(os.environ.get("PIP_FAILS") in sys.argv)
 @pytest.fixture
 def project(project, tmp_path):
     """A copy of the project, in a folder with a space, whose main.py only says that it started."""
-    (project / "main.py").write_text("import sys\nprint('started', sys.prefix, *sys.argv[1:])\n")
+    (project / "main.py").write_text("import sys\nprint('started', sys.prefix, sys.argv[1:])\n")
     return project.rename(tmp_path / "the project")
 
 
@@ -89,7 +89,7 @@ def test_the_environment_activated_last_is_used_as_it_is_if_it_has_all(train, pr
         (conda, both | {"PATH": f"{conda}/bin:{os.environ['PATH']}"}),
         (other, both | {"PATH": f"{other}/bin:{os.environ['PATH']}"}),
     ):
-        assert train(**variables) == (0, f"started {used} --flag a b\n", [], None)
+        assert train(**variables) == (0, f"started {used} ['--flag', 'a b']\n", [], None)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -98,7 +98,7 @@ def test_only_missing_packages_are_installed_and_the_others_kept(train, tmp_path
     folder = make(tmp_path / "env", packages | {"tqdm": "4.66"})
     (site_packages(folder) / "tqdm-4.66.dist-info" / "METADATA").write_text("")  # half installed
     status, started, (line,), asked = train(VIRTUAL_ENV=folder)
-    assert (status, started) == (0, f"started {folder} --flag a b\n")
+    assert (status, started) == (0, f"started {folder} ['--flag', 'a b']\n")
     assert line.startswith(f"train.sh: installing torch>=2.6, tqdm>=4.66 into {folder} (PyPI's torch for Linux is")
     kept = "numpy==1.26, scipy==2.0rc1, setuptools==65.5, tensorboard==2.18"
     assert asked == f"{folder}: torch>=2.6 tqdm>=4.66 with {kept}"
@@ -108,7 +108,7 @@ def test_without_an_environment_one_is_made_with_the_constraints_and_repaired(tr
     status, started, lines, asked = train()
     own, packages = project / ".venv", requirements("requirements.txt")
     pins = [pin for pin in (ROOT / "constraints.txt").read_text().split("\n") if pin.split(" ")[0] in GOOD]
-    assert (status, started, len(lines)) == (0, f"started {own} --flag a b\n", 1)
+    assert (status, started, len(lines)) == (0, f"started {own} ['--flag', 'a b']\n", 1)
     assert asked == f"{own}: {' '.join(map(str, packages))} with {', '.join(sorted(pins))}"
     kept = {name: version for name, version in GOOD.items() if name != "scipy"}
     make(own, kept | {"setuptools": "65.5.0"})  # which came with pip: torch may need a later one
@@ -175,7 +175,7 @@ def test_a_missing_pip_is_installed_without_a_network(train, project, tmp_path):
     folder = make(tmp_path / "env", {})
     line = f"train.sh: installing tqdm>=4.66 into {folder}"
     answer = train(VIRTUAL_ENV=folder, PYTHONPATH="", PIP_FIND_LINKS=tmp_path.as_uri())
-    assert answer == (0, f"started {folder} --flag a b\n", [line], None)
+    assert answer == (0, f"started {folder} ['--flag', 'a b']\n", [line], None)
     assert (site_packages(folder) / "tqdm-4.70.dist-info").exists()
 
 
