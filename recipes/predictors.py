@@ -51,18 +51,18 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
         sha = sha256(data.train_file)
         tasks = tasks or label_fields(data.train_file, load_entries(data.train_file)[1])
     folder = Path(results or (data.results if data else published))
+    wanted = map(find_task, tasks or [task.name for task in TASKS])
+    fallback = {task: not results and recipe.path(published, task).exists() for task in wanted}
+    missing = [task.name for task in fallback if not fallback[task] and not recipe.path(folder, task).exists()]
+    if missing:
+        words = data and flags(data, recipe.name, missing, results)
+        train = f": train: python {project_path('main.py')}{words}" if data else ""
+        raise InputError(f"{folder}: there is no checkpoint of {', '.join(missing)}{train}")
     predictors = []
-    for task in dict.fromkeys(map(find_task, tasks or [task.name for task in TASKS])):
+    for task, has_fallback in fallback.items():
         path, ours = recipe.path(folder, task), recipe.path(published, task)
-        may_replace = not results and ours.exists()
-        if not path.exists():
-            if not may_replace:
-                words = data and flags(data, recipe.name, [task.name], results)
-                train = f": train it: python {project_path('main.py')}{words}" if data else ""
-                raise InputError(f"{path}: there is no checkpoint of {task.name}{train}")
-            path = ours
-        predictor = recipe.load(path, task, snapshot)
-        if may_replace and sha and _data_of(predictor, sha) != sha:
+        predictor = recipe.load(path if path.exists() else ours, task, snapshot)
+        if has_fallback and sha and _data_of(predictor, sha) != sha:
             predictor = recipe.load(ours, task, snapshot)
         predictors.append(predictor)
     _say_origin(predictors, data, sha, published)

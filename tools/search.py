@@ -42,7 +42,7 @@ def table(names, rows, shares, layers=True):
     """Numbered entries as text; shares: (tasks, n); layers: add a line with the layers in real units to each."""
     widths = [max(len(name), 7) for name in names]
     titles = "".join(f"  {name:>{width}}" for name, width in zip(names, widths, strict=True))
-    caption = f"task columns: % of {SAMPLED:,} sampled architectures that it beats, by prediction"
+    caption = f"score: lower is better; task columns: % of {SAMPLED:,} sampled architectures that it beats, by prediction"
     lines = [caption, f"   #      score  M params  G MACs{titles}"]
     measured = measure([row["arch"] for row in rows])
     for i, row in enumerate(rows):
@@ -89,7 +89,7 @@ def find(model, args):
     """Search for the best architectures and the Pareto front: (SearchResult, ParetoFront or None, seconds)."""
     limits = {"max_params": args.max_params, "max_macs": args.max_macs}
     start = time.perf_counter()
-    form = {"bar_format": "{percentage:3.0f}%|{bar}| {elapsed}{postfix}", "leave": False, "miniters": 0}
+    form = {"bar_format": "{desc}{percentage:3.0f}%|{bar}| {elapsed}{postfix}", "leave": False, "miniters": 0}
     with tqdm(total=1.0, disable=None, **form) as bar:
 
         def progress(share, best=math.nan, bound=math.nan):
@@ -105,7 +105,8 @@ def find(model, args):
         seconds, front = time.perf_counter() - start, None
         if args.pareto and not found.interrupted:
             bar.reset()
-            front = pareto(model, progress=progress, **limits)
+            bar.set_description_str("for every size ")
+            front = pareto(model, progress=lambda share, *_: progress(share), **limits)
     return found, front, seconds
 
 

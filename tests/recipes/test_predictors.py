@@ -98,12 +98,12 @@ def test_a_missing_or_damaged_checkpoint_is_not_silently_the_published_one(monke
     (tmp_path / "sop_final.pth").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"sop_final\.pth: not a checkpoint"):
         load(["sop"], data=data)
-    missing, results = r"veri_final\.pth: there is no checkpoint of veri", tmp_path / "a b"
-    command = f"python main.py --data_path {data.folder} --results_path '{results}' --tasks veri"
-    with pytest.raises(InputError, match=f"{missing}: train it: {command}$"):
-        load(["veri"], data=data, results=results)
+    missing, results = "a b: there is no checkpoint of veri, cplfw", tmp_path / "a b"
+    command = f"python main.py --data_path {data.folder} --results_path '{results}' --tasks veri cplfw"
+    with pytest.raises(InputError, match=f"{missing}: train: {command}$"):
+        load(["veri", "cplfw"], data=data, results=results)
     with pytest.raises(InputError, match=f"{missing}$"):
-        load(["veri"], results=results)
+        load(["veri", "cplfw"], results=results)
     assert flags(Data(default_folder(), ""), "gp", ["sop", "veri"]) == " --recipe gp --tasks sop veri"
 
 
