@@ -70,10 +70,10 @@ def test_from_missing_checkpoints_over_training_to_a_submission(run, here, tmp_p
         assert list((here / run_logs / task / "train").glob("events*"))
     run(test)
     (submission,) = here.glob("Track2*")
-    before = submission.read_bytes()
+    before = json.loads(submission.read_text())
     (command,) = advice("next: (bash .*) ranks the test architectures", output)
     run(command)
-    assert submission.read_bytes() == before
+    assert json.loads(submission.read_text()) == before
 
 
 def test_without_a_test_file_a_search_is_next_and_where_the_test_file_goes(run, here):

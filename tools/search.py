@@ -42,7 +42,7 @@ def table(names, rows, shares, layers=True):
     """Numbered entries as text; shares: (tasks, n); layers: add a line with the layers in real units to each."""
     widths = [max(len(name), 7) for name in names]
     titles = "".join(f"  {name:>{width}}" for name, width in zip(names, widths, strict=True))
-    caption = f"score: lower is better; task columns: % of {SAMPLED:,} sampled architectures that it beats, by prediction"
+    caption = f"score: lower is better; task columns: % of {SAMPLED:,} sampled architectures beaten, by prediction"
     lines = [caption, f"   #      score  M params  G MACs{titles}"]
     measured = measure([row["arch"] for row in rows])
     for i, row in enumerate(rows):
