@@ -40,6 +40,9 @@ class TrainedPredictor(NamedTuple):
     model: object  # as Recipe.model returns it
     is_constant: bool  # gives one score to all architectures: it ranks nothing
 
+    def __repr__(self):  # without the weights
+        return f"<{self.task.name}: {self.path}>"
+
 
 class Recipe(abc.ABC):
     """A way to learn one task and to score architectures with it."""
@@ -162,6 +165,6 @@ class Recipe(abc.ABC):
             return TrainedPredictor(self, task, path, checkpoint, index, *self._try(checkpoint, task, index))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except Exception as error:  # any other content
+        except Exception as error:  # any other content, or a mistake in a recipe
             what = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(f"{path}: not a checkpoint that main.py wrote: {what}") from None
+            raise InputError(f"{path}: the recipe {self.name} cannot use it, train it again: {what}") from error

@@ -77,9 +77,9 @@ def read(path):
         check_values("it", checkpoint)
         return checkpoint
     except pickle.UnpicklingError:  # its message is long, and tells how to run the code in the file
-        raise InputError(f"{path}: not a checkpoint: damaged, or it holds more than tensors and numbers") from None
+        raise InputError(f"{path}: damaged, or not a checkpoint: holds more than tensors and numbers") from None
     except Exception as error:
-        raise InputError(f"{path}: not a checkpoint: {first_line(error)}") from None
+        raise InputError(f"{path}: damaged, or not a checkpoint: {first_line(error)}") from None
 
 
 def _check_archive(data):

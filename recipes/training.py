@@ -163,7 +163,7 @@ def _trained_before(data, todo, resume):
     if resume:
         log.info(f"already trained on {data.train_file} with these settings: {', '.join(trained) or 'no task'}")
     if replaced:
-        log.info(f"replaces checkpoints that were not trained on {data.train_file}: {', '.join(replaced)}")
+        log.warning(f"replaces checkpoints that were not trained on {data.train_file}: {', '.join(replaced)}")
     return trained
 
 

@@ -83,10 +83,10 @@ class Intervals(OwnRecipe):
     [
         ({"recipe": "gp"}, "a checkpoint of the recipe gp: expected own$"),
         ({"task": {"name": "sop"}}, "a checkpoint of sop: expected own-task$"),
-        ({"effects": torch.ones(3)}, "not a checkpoint that main.py wrote: RuntimeError: "),
-        ({"task": None}, "not a checkpoint that main.py wrote: TypeError: "),
-        ({"tau": "text"}, "not a checkpoint that main.py wrote: ValueError: "),
-        ({"width": None}, "not a checkpoint that main.py wrote: TypeError: "),
+        ({"effects": torch.ones(3)}, "the recipe own cannot use it, train it again: RuntimeError: "),
+        ({"task": None}, "the recipe own cannot use it, train it again: TypeError: "),
+        ({"tau": "text"}, "the recipe own cannot use it, train it again: ValueError: "),
+        ({"width": None}, "the recipe own cannot use it, train it again: TypeError: "),
     ],
 )
 def test_a_file_that_holds_another_task_or_cannot_score_is_refused_in_one_line(tmp_path, change, why):
@@ -96,6 +96,7 @@ def test_a_file_that_holds_another_task_or_cannot_score_is_refused_in_one_line(t
     predictor = recipe.load(path, TASK)
     assert (predictor.checkpoint["width"], predictor.snapshot, predictor.is_constant) == (1, None, False)
     assert recipe.describe(predictor.checkpoint) == "tau 0.5000"
+    assert repr([predictor]) == f"[<own-task: {path}>]"
     save_checkpoint(path, recipe, TASK, content | change)
     with pytest.raises(InputError, match=rf"^{path}: {why}") as caught:
         recipe.load(path, TASK)

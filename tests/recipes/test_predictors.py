@@ -96,7 +96,7 @@ def test_the_tasks_are_by_default_those_that_the_file_labels_and_a_constant_pred
 def test_a_missing_or_damaged_checkpoint_is_not_silently_the_published_one(monkeypatch, data, tmp_path):
     monkeypatch.setattr(Data, "results", tmp_path)
     (tmp_path / "sop_final.pth").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"sop_final\.pth: not a checkpoint"):
+    with pytest.raises(InputError, match=r"sop_final\.pth: damaged, or not a checkpoint"):
         load(["sop"], data=data)
     missing, results = "a b: there is no checkpoint of veri, cplfw", tmp_path / "a b"
     command = f"python main.py --data_path {data.folder} --results_path '{results}' --tasks veri cplfw"

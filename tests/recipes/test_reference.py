@@ -142,5 +142,5 @@ def test_a_file_of_the_reference_is_read_by_its_taus(tmp_path):
 @pytest.mark.parametrize("content", [{}, [], {0.4: {}}, {0.4: Predictor().state_dict(), "more": {}}], ids=len)
 def test_a_file_that_holds_anything_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "file")
-    with pytest.raises(InputError, match=r"file: not a checkpoint that main\.py wrote: .*\Z"):
+    with pytest.raises(InputError, match=r"file: the recipe reference cannot use it, train it again: .*\Z"):
         REFERENCE.load(tmp_path / "file", TASKS[0])

@@ -109,6 +109,7 @@ def test_resume_skips_only_what_would_be_repeated_and_says_what_it_replaces(trai
         f"replaces checkpoints that were not trained on {data}: {', '.join(names[5:])}",
         f"training 11 of 12 tasks on the 40 architectures of {data}",
     ]
+    assert [record.levelname for record in caplog.records[1:]] == ["INFO", "WARNING", "INFO"]  # Python shows warnings
 
 
 class Ending(OwnRecipe):
