@@ -197,6 +197,10 @@ class Data(NamedTuple):
         return Path(self.folder, TEST_FILE)
 
     @property
+    def truth_file(self):
+        return Path(self.folder, generate.TRUTH_FILE)
+
+    @property
     def is_surrogate(self):
         return os.path.realpath(self.folder) == os.path.realpath(generate.FOLDER)
 
@@ -218,8 +222,7 @@ class Data(NamedTuple):
         Raises InputError, also where it lies in the published run; OSError where it cannot be written.
         """
         check_unpublished(path)
-        truth = Path(self.folder, generate.TRUTH_FILE)
-        check_output(path, [self.train_file, self.test_file, truth, generate.EFFECTS, *inputs])
+        check_output(path, [self.train_file, self.test_file, self.truth_file, generate.EFFECTS, *inputs])
 
 
 def default_folder():

@@ -9,6 +9,7 @@ Writes Track2_submitA_<save_name>.json, the test file with its rank fields fille
 """
 
 import os
+import shlex
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there with PYTHONSAFEPATH
@@ -39,13 +40,15 @@ def main():
     args = parse_arguments()
     # Only now: `--help` and a wrong flag need not wait for torch.
     import recipes
-    from dataset import find_data
+    from dataset import find_data, project_path
     from recipes.predictors import check_device, load, rank_file, submission_path
 
     if args.uncertainty and recipes.get(args.recipe).rank_interval is None:
         raise InputError(f"--uncertainty: the recipe {args.recipe} has no rank intervals: use --recipe gp")
     check_device(args.device)
     data = find_data(args.data_path)
+    if not data.test_file.exists():
+        raise InputError(f"{data.test_file}: is missing: put the architectures to rank there, entries with 'arch'")
     options = {"recipe": args.recipe, "results": args.results_path, "snapshot": args.model_path_index}
     predictors = load(args.tasks, data=data, **options)
     for predictor in predictors:
@@ -59,6 +62,9 @@ def main():
     log.info(f"{path}: {count} architectures ranked for {len(predictors)} task{'s' * (len(predictors) != 1)}")
     if args.uncertainty:
         log.info(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}; {WINNERS}")
+    if data.truth_file.exists():
+        files = shlex.join([str(path), str(data.truth_file)])
+        log.info(f"next: python {project_path('tools', 'score.py')} {files} compares it with the true ranks")
 
 
 if __name__ == "__main__":

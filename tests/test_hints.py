@@ -83,8 +83,10 @@ def test_without_a_test_file_a_search_is_next_and_where_the_test_file_goes(run, 
     (command,) = advice("next: (python .*) finds the best architecture of all", output)
     assert "no other architecture has a better predicted score" in run(command)
     (path,) = advice("to rank architectures of your choice, put them into (.*)", output)
+    test = f"python ../project/test.py {flags}"
+    assert f"{path}: is missing: put the architectures to rank there, entries with 'arch'" in run(test, status=2)
     (here / path).write_text(json.dumps({"a": {"arch": ARCHITECTURES[0]}}))
-    run(f"python ../project/test.py {flags}")
+    run(test)
 
 
 def test_flags_named_for_too_few_architectures_are_enough(run, here):
@@ -134,7 +136,11 @@ def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, he
     (here / "made").mkdir()
     run(make.replace("FOLDER", "made"))
     assert {TRAIN_FILE, TEST_FILE, "truth.json"} <= set(os.listdir(here / "made"))
-    run(f"{train} {flag.replace('FOLDER', 'made')}")
+    flag = flag.replace("FOLDER", "made")
+    run(f"{train} {flag}")
+    output = run(f"python ../project/test.py --recipe ridge --tasks sop --results_path r {flag}")
+    (command,) = advice("next: (python .*) compares it with the true ranks", output)
+    assert "true rank of the best" in run(command)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -1,13 +1,14 @@
 """test.py and test.sh as a user runs them: what they write and print, and what they refuse to do."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import make_data, make_entries, run_script
+from helpers import ROOT, make_data, make_entries, run_script
 
 from dataset import Data
 from recipes.predictors import load, rank_file
@@ -22,6 +23,7 @@ def trained(tmp_path_factory):
     """A folder with data/ and, in r/, predictors of two tasks by two recipes."""
     folder, architectures = tmp_path_factory.mktemp("trained"), sample_architectures(500, seed=1)
     make_data(folder / "data", make_entries(architectures[:200]), make_entries(architectures[200:], start=201))
+    (folder / "data" / "truth.json").touch()
     for flags in (("--num_epochs", 12, "--batch_size", 8), ("--recipe", "gp")):
         answer = run_script("main.py", *DATA, "--log_path", "l", *flags, cwd=folder)
         assert answer.returncode == 0, answer.stderr
@@ -61,6 +63,8 @@ def test_it_ranks_the_test_file_and_names_the_predictors(test, tmp_path, monkeyp
             "for the best of many they are too narrow, as it was chosen for its prediction"
         )
         assert Path("new/u.json").read_bytes() == Path("intervals").read_bytes()
+    score = os.path.relpath(ROOT / "tools" / "score.py")
+    lines.append(f"next: python {score} {shlex.quote(str(submission))} data/truth.json compares it with the true ranks")
     assert (answer.returncode, answer.stderr, answer.stdout.splitlines()) == (0, "", lines)
     assert submission.read_bytes() == Path("ranks").read_bytes()
 
