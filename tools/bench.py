@@ -1,6 +1,6 @@
 """Measure the project's speed against plain implementations of the same method, as ratios.
 
-    python tools/bench.py                          everything, in about ten minutes
+    python tools/bench.py                          everything, in five to ten minutes
     python tools/bench.py --parts scoring scale    only these parts
 
 Prints Markdown tables on the surrogate benchmark. The two sides of a ratio run in turn, several times; the tables show
