@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ def label_fields(path, entries):
         if match:
             fields[match[1]] = field
     if not fields:
-        raise InputError(f"{path}: no field is a <task>_rank or <task>_accuracy, only {', '.join(found)}: label a task")
+        few = ", ".join(map(repr, found[:5]))
+        raise InputError(f"{path}: labels no task: has the fields {few}: expected <task>_rank or <task>_accuracy")
     known = [task.name for task in TASKS if task.name in fields]
     return {name: fields[name] for name in dict.fromkeys([*known, *fields])}
 
@@ -173,6 +175,11 @@ def load_same(path, other_path, other):
 def project_path(*names):
     """Path of a file or folder of the project, relative to the current folder."""
     return os.path.relpath(Path(__file__).parent.joinpath(*names))
+
+
+def quoted_path(*names):
+    """The same for a command that is printed: quoted for the shell where it has to be."""
+    return shlex.quote(project_path(*names))
 
 
 def check_unpublished(path):

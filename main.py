@@ -13,6 +13,7 @@ Writes results/<task>_final.pth, or <task>_<recipe>.pth, and the curves for Tens
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def table(trained):
 
 def report(result, data, logs, args):
     """Print the table, remarks, errors and the next step of a recipes.training.TrainingResult; returns the status."""
-    from dataset import project_path
+    from dataset import quoted_path
     from recipes.predictors import flags
 
     if result.trained:
@@ -88,14 +89,15 @@ def report(result, data, logs, args):
         return 130
     if result.trained:
         log.info(
-            f"checkpoints: {args.results_path or data.results}; curves: tensorboard --logdir {logs.parent} ({logs})"
+            f"checkpoints: {args.results_path or data.results}; "
+            f"curves: tensorboard --logdir {shlex.quote(str(logs.parent))} ({logs})"
         )
         tasks = list(result.trained) if args.tasks or result.errors else None
         words = flags(data, args.recipe, tasks, args.results_path)
         if data.test_file.exists():
-            log.info(f"next: bash {project_path('test.sh')}{words} ranks the test architectures")
+            log.info(f"next: bash {quoted_path('test.sh')}{words} ranks the test architectures")
         else:
-            log.info(f"next: python {project_path('tools', 'search.py')}{words} finds the best architecture of all")
+            log.info(f"next: python {quoted_path('tools', 'search.py')}{words} finds the best architecture of all")
             log.info(f"to rank architectures of your choice, put them into {data.test_file}")
     return 1 if errors else 0
 
@@ -125,7 +127,7 @@ def main():
     except TooFewError as error:
         smaller = f"--batch_size {error.batch_size} or " if error.batch_size >= 2 else ""
         raise InputError(f"{error}; or choose {smaller}--recipe gp") from None
-    progress.close(result.trained)
+    progress.close([name for name, task in result.trained.items() if not task.error])
     return report(result, data, logs, args)
 
 

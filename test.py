@@ -40,7 +40,7 @@ def main():
     args = parse_arguments()
     # Only now: `--help` and a wrong flag need not wait for torch.
     import recipes
-    from dataset import find_data, project_path
+    from dataset import find_data, quoted_path
     from recipes.predictors import check_device, load, rank_file, submission_path
 
     if args.uncertainty and recipes.get(args.recipe).rank_interval is None:
@@ -63,8 +63,9 @@ def main():
     if args.uncertainty:
         log.info(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}; {WINNERS}")
     if data.truth_file.exists():
-        files = shlex.join([str(path), str(data.truth_file)])
-        log.info(f"next: python {project_path('tools', 'score.py')} {files} compares it with the true ranks")
+        words = [path, data.truth_file, *(["--uncertainty", args.uncertainty] if args.uncertainty else [])]
+        score = f"{quoted_path('tools', 'score.py')} {shlex.join(map(str, words))}"
+        log.info(f"next: python {score} compares it with the true ranks")
 
 
 if __name__ == "__main__":

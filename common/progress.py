@@ -15,7 +15,7 @@ class Progress:
     def __call__(self, name, epoch, epochs, loss, train_tau, validation_tau):
         """Show one epoch of the task `name`; a tau of None was not measured, NaN is that of one score for all.
 
-        A bar fits 80 columns, and shows the last validation tau that was measured.
+        A bar fits 80 columns for names of up to 10 characters, and shows the last validation tau that was measured.
         """
         if not sys.stderr.isatty():
             if epoch % self.interval == 0 or epoch == epochs:
@@ -30,7 +30,7 @@ class Progress:
         if validation_tau is not None:
             self.validation_taus[name] = validation_tau
         taus = {"tau train": train_tau, "validation": self.validation_taus.get(name)}
-        bar.set_description_str(_figures(loss, taus, "all equal"), refresh=False)
+        bar.set_description_str(_figures(loss, taus, f"{'none':>7}"), refresh=False)
         bar.update(epoch - bar.n)
         if epoch == epochs:
             bar.refresh()

@@ -153,8 +153,9 @@ class Recipe(abc.ABC):
 
         Raises InputError where it is not a checkpoint of this task and recipe, or cannot score; OSError.
         """
-        checkpoint = self.convert(read(path), task)
+        checkpoint = read(path)
         try:
+            checkpoint = self.convert(checkpoint, task)
             found, name = checkpoint.get("recipe", DEFAULT), checkpoint["task"]["name"]
             if found != self.name:
                 raise InputError(f"a checkpoint of the recipe {found}: expected {self.name}")

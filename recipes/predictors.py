@@ -11,7 +11,7 @@ import torch
 import recipes
 from common.files import InputError, first_line, log, sha256, write_file
 from common.metrics import ranks
-from dataset import PUBLISHED, default_folder, label_fields, load_entries, project_path
+from dataset import PUBLISHED, default_folder, label_fields, load_entries, project_path, quoted_path
 from recipes.model import score
 from space import sample_architectures
 from tasks import TASKS, find_task
@@ -56,8 +56,8 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
     missing = [task.name for task in fallback if not fallback[task] and not recipe.path(folder, task).exists()]
     if missing:
         words = data and flags(data, recipe.name, missing, results)
-        train = f": train: python {project_path('main.py')}{words}" if data else ""
-        raise InputError(f"{folder}: there is no checkpoint of {', '.join(missing)}{train}")
+        train = f": train it: python {quoted_path('main.py')}{words}" if data else ""
+        raise InputError(f"{folder}: no checkpoint of the recipe {recipe.name} for {', '.join(missing)}{train}")
     predictors = []
     for task, has_fallback in fallback.items():
         path, ours = recipe.path(folder, task), recipe.path(published, task)
@@ -83,12 +83,12 @@ def _say_origin(predictors, data, sha, published):
     for (foreign, is_published), tasks in names.items():
         if foreign:
             use = f"using the published checkpoints in {published}" if is_published else "used all the same"
-            log.info(f"not trained on {data.train_file}: {', '.join(tasks)}; {use}")
+            log.warning(f"not trained on {data.train_file}: {', '.join(tasks)}; {use}")
         elif is_published:
             log.info(f"using the published checkpoints in {published}: {', '.join(tasks)}")
     for predictor in predictors:
         if predictor.is_constant:
-            log.info(f"{predictor.path}: gives one score to all architectures: it ranks nothing")
+            log.warning(f"{predictor.path}: gives one score to all architectures: it ranks nothing")
 
 
 def score_all(predictors, architectures, device="cpu"):

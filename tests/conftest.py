@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path
+import signal
 
 import hypothesis
 import pytest
@@ -15,6 +15,7 @@ from space import sample_architectures
 from tasks import TASKS
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
@@ -82,6 +83,7 @@ def project(tmp_path):
     ignore = shutil.ignore_patterns("__pycache__", "CVPR_*", "truth.json", "own")
     for name in ("common", "data", "logs/published", "recipes", "results/published", "search", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for path in (*filter(Path.is_file, ROOT.glob("[!.]*")), ROOT / ".gitignore"):
-        shutil.copy(path, folder)
+    for pattern in ("*.py", "*.sh", "*.txt", ".gitignore"):
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, folder)
     return folder

@@ -68,7 +68,7 @@ REFUSED = [
     (changed(sop_accuracy=1), "both sop_rank and sop_accuracy label sop: keep one of them"),
     (changed(veri_rank=1), "arch1: 'veri_rank' is missing: label every entry, or leave veri out of --tasks"),
     (changed(sop_rank_rank=1), "field 'sop_rank_rank': the name of a task consists of letters, digits, _ and -"),
-    (entries_of([0, 1], "note"), "no field is a <task>_rank or <task>_accuracy, only arch, note: label"),
+    (entries_of([0, 1], "note"), "labels no task: has the fields 'arch', 'note': expected <task>_rank or <"),
     (entries_of([5, 5.0], "sop_accuracy"), "sop: all labels are equal: there is no order to learn"),
 ]
 
@@ -118,7 +118,7 @@ def test_labels_of_other_tasks_are_not_read_and_the_known_tasks_come_first(write
         entry |= {"other_rank": -rank, "sop_rank": rank, "veri_accuracy": None, "rank": None, "sop_rank_interval": []}
     entries["arch3"]["arch"] = entries["arch1"]["arch"]  # measured twice, with the same labels
     path = write(entries)
-    _, labels = load_train(path, ["other", "my-Task_2", "sop"])
+    _, labels = load_train(path, ["other", "my-Task_2", "sop", "sop"])
     expected = [("sop", [0, 2, 0]), ("my-Task_2", [0, 2, 0]), ("other", [1, 0, 1])]
     assert [(name, ranks.tolist()) for name, ranks in labels.items()] == expected
     with pytest.raises(InputError, match=r"does not label the task 'x': it labels veri, sop, my-Task_2, other$"):

@@ -27,7 +27,8 @@ def here(tmp_path):
 
 @pytest.fixture
 def run(script, project, here):
-    """Run a command as printed, or with more flags: run("python ../project/main.py --tasks sop", ...)."""
+    """Run a command as printed, or with more flags: run("python '../the project/main.py' --tasks sop", ...)."""
+    project = project.rename(project.parent / "the project")
 
     def run(command, *flags, status=0, **options):
         program, name, *words = shlex.split(command)
@@ -54,18 +55,18 @@ def own_data(folder, count, test=ARCHITECTURES[-20:]):
     ("folder", "flags"),
     [
         ("here/my own 'data'", "--data_path \"my own 'data'\" --results_path 'r 1' --tasks cplfw"),
-        ("project/data", "--recipe ridge --tasks sop veri"),
+        ("the project/data", "--recipe ridge --tasks sop veri"),
         (None, "--recipe gp --tasks sop"),
     ],
 )
 def test_from_missing_checkpoints_over_training_to_a_submission(run, here, tmp_path, folder, flags):
     if folder:
         own_data(tmp_path / folder, 130)
-    test = f"python ../project/test.py {flags}"
-    (command,) = advice(r"test\.py: .*: train: (python .*)", run(test, status=2))
+    test = f"python '../the project/test.py' {flags}"
+    (command,) = advice(r"test\.py: .*: train it: (python .*)", run(test, status=2))
     output = run(command)
     logs, run_logs = advice(r".*; curves: tensorboard --logdir (.*) \((.*)\)", output)
-    assert os.path.dirname(run_logs) == logs
+    assert [os.path.dirname(run_logs)] == shlex.split(logs)
     for task in flags.split("--tasks ")[1].split():
         assert list((here / run_logs / task / "train").glob("events*"))
     run(test)
@@ -79,11 +80,11 @@ def test_from_missing_checkpoints_over_training_to_a_submission(run, here, tmp_p
 def test_without_a_test_file_a_search_is_next_and_where_the_test_file_goes(run, here):
     own_data(here / "mine", 130, test=())
     flags = "--data_path mine --recipe ridge --tasks sop"
-    output = run(f"python ../project/main.py {flags}")
+    output = run(f"python '../the project/main.py' {flags}")
     (command,) = advice("next: (python .*) finds the best architecture of all", output)
     assert "no other architecture has a better predicted score" in run(command)
     (path,) = advice("to rank architectures of your choice, put them into (.*)", output)
-    test = f"python ../project/test.py {flags}"
+    test = f"python '../the project/test.py' {flags}"
     assert f"{path}: is missing: put the architectures to rank there, entries with 'arch'" in run(test, status=2)
     (here / path).write_text(json.dumps({"a": {"arch": ARCHITECTURES[0]}}))
     run(test)
@@ -91,18 +92,18 @@ def test_without_a_test_file_a_search_is_next_and_where_the_test_file_goes(run, 
 
 def test_flags_named_for_too_few_architectures_are_enough(run, here):
     own_data(here / "mine", 60)
-    command = "python ../project/main.py --data_path mine --num_epochs 1"
+    command = "python '../the project/main.py' --data_path mine --num_epochs 1"
     choices = r".* needs (\d+); or choose (--batch_size \d+) or (--recipe gp)"
     needed, size, recipe = advice(choices, run(command, status=2))
     run(f"{command} {size}")
-    run(f"python ../project/main.py --data_path mine --tasks sop {recipe}")
+    run(f"python '../the project/main.py' --data_path mine --tasks sop {recipe}")
     make_data(here / "mine", make_entries(sample_architectures(int(needed), seed=4)))
     run(command)
 
 
 def test_cross_validation_names_recipes_and_sizes_that_work(run, here):
     own_data(here / "mine", 50)
-    command = "python ../project/tools/crossval.py --data_path mine --tasks sop"
+    command = "python '../the project/tools/crossval.py' --data_path mine --tasks sop"
     (flags,) = advice(".*; leave reference out: (--recipes gp ridge)", run(command, status=2))
     run(f"{command} {flags}")
     sizes = advice(r".*expected numbers from (\d+) to (\d+).*", run(command, "--sizes", 99, status=2))
@@ -112,9 +113,9 @@ def test_cross_validation_names_recipes_and_sizes_that_work(run, here):
 def test_snapshots_and_the_recipe_that_ranking_names_work(run, here):
     own_data(here / "mine", 130)
     flags = "--data_path mine --tasks sop"
-    run(f"python ../project/main.py {flags} --num_epochs 9 --val_interval 2 --batch_size 8")
-    run(f"python ../project/main.py {flags} --recipe gp")
-    command = f"python ../project/test.py {flags}"
+    run(f"python '../the project/main.py' {flags} --num_epochs 9 --val_interval 2 --batch_size 8")
+    run(f"python '../the project/main.py' {flags} --recipe gp")
+    command = f"python '../the project/test.py' {flags}"
     first, last = advice(r".*it holds \d+, (-\d+) to (-1)", run(command, "--model_path_index", -99, status=2))
     for index in (first, last):
         run(command, "--model_path_index", index)
@@ -122,14 +123,15 @@ def test_snapshots_and_the_recipe_that_ranking_names_work(run, here):
     run(f"{command} {recipe} --uncertainty u")
 
 
-def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, here):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, here, number):
     def read_only():
         def refuse(*_):
             raise PermissionError(errno.EACCES, "Permission denied")
 
         os.replace = refuse
 
-    train = "python ../project/main.py --recipe ridge --tasks sop --results_path r --log_path l"
+    train = "python '../the project/main.py' --recipe ridge --tasks sop --results_path r --log_path l"
     make, flag = advice(
         ".*make it elsewhere: (python .*), then (--data_path FOLDER)", run(train, status=2, before=read_only)
     )
@@ -138,7 +140,7 @@ def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, he
     assert {TRAIN_FILE, TEST_FILE, "truth.json"} <= set(os.listdir(here / "made"))
     flag = flag.replace("FOLDER", "made")
     run(f"{train} {flag}")
-    output = run(f"python ../project/test.py --recipe ridge --tasks sop --results_path r {flag}")
+    output = run(f"python '../the project/test.py' --recipe ridge --tasks sop --results_path r {flag}")
     (command,) = advice("next: (python .*) compares it with the true ranks", output)
     assert "true rank of the best" in run(command)
 

@@ -109,6 +109,15 @@ def test_a_clone_needs_no_data_and_stays_clean_and_gp_ranks_better(script, proje
     assert git("status", "--porcelain") == before
 
 
+def test_a_bar_ends_full_where_a_recipe_needed_fewer_steps(train):
+    def on_a_terminal():
+        sys.stderr.isatty = lambda: True
+
+    bars = train("--recipe", "gp", "--tasks", "sop", before=on_a_terminal).stderr
+    (steps,) = re.findall(r"sop +(\d+)/\1 ", bars)[-1:]
+    assert "/30 " in bars and int(steps) < 30
+
+
 def test_flags_win_over_the_settings_of_the_task(train, tmp_path):
     given = {"lr": 2e-3, "weight_decay": 0.0, "batch_size": 10, "train_ratio": 0.75, "seed": 8, "dropout_ratio": 0.1}
     given |= {"val_interval": 2, "num_epochs": 5, "keep": 2}

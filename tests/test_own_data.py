@@ -6,6 +6,7 @@ import numpy as np
 from helpers import make_data
 
 from space import sample_architectures
+from tasks import TRAIN_FILE
 
 ARCHITECTURES = sample_architectures(260, seed=8)
 
@@ -17,6 +18,20 @@ def measured(architectures, **fields):
         accuracy = 80 + (arch.count("1") - arch.count("3")) / 8 + random.randn() / 10
         entries[f"a{i}"] = {"arch": arch} | {field: factor * accuracy for field, factor in fields.items()}
     return entries
+
+
+def test_folders_of_one_name_share_results_which_every_command_says(script, project, tmp_path):
+    for folder in ("mine", "b/mine"):
+        make_data(tmp_path / folder, measured(ARCHITECTURES[: 30 + len(folder)], own_accuracy=1))
+    for folder in ("mine", "b/mine"):
+        flags = ("--data_path", folder, "--recipe", "ridge")
+        said = script("main.py", *flags, root=project).stdout
+        replaced = f"replaces checkpoints that were not trained on {folder}/{TRAIN_FILE}: own"
+        assert (replaced in said) == (folder == "b/mine")
+    for folder in ("mine", "b/mine"):
+        flags = ("--data_path", folder, "--recipe", "ridge")
+        said = script("tools/rank.py", ARCHITECTURES[0], *flags, root=project).stdout
+        assert (f"not trained on {folder}/{TRAIN_FILE}: own; used all the same" in said) == (folder == "mine")
 
 
 def test_accuracies_have_one_direction_in_every_command(script, project, tmp_path):

@@ -13,6 +13,8 @@ from tasks import TASKS, Task, find_task
 
 
 def test_the_settings_are_those_of_the_published_run():
+    names = "cplfw vehicleid dukemtmc market1501 msmt17 veri veriwild sop"  # in the order of training
+    assert " ".join(task.name for task in TASKS) == names
     for task in TASKS:
         checkpoint = torch.load(ROOT / "results" / "published" / f"{task.name}_final.pth", weights_only=True)
         assert checkpoint["task"] == dataclasses.asdict(task)

@@ -54,17 +54,19 @@ def test_it_ranks_the_test_file_and_names_the_predictors(test, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     data, submission = Data(Path("data"), "data"), Path(f"Track2_submitA_{name}.json")
     predictors = load(["veri", "sop"], data=data, results="r", **options)
-    rank_file(predictors, data.test_file, "ranks", "intervals" if "--uncertainty" in flags else None)
+    uncertainty = flags[-2:] if "--uncertainty" in flags else ()
+    rank_file(predictors, data.test_file, "ranks", "intervals" if uncertainty else None)
     lines = [f"{each.task.name:<10}  {each.recipe.describe(each.checkpoint, each.snapshot)}" for each in predictors]
     lines.append(f"{submission}: 300 architectures ranked for 2 tasks")
-    if "--uncertainty" in flags:
+    if uncertainty:
         lines.append(
             "new/u.json: intervals that hold the true rank with probability 0.8; "
             "for the best of many they are too narrow, as it was chosen for its prediction"
         )
         assert Path("new/u.json").read_bytes() == Path("intervals").read_bytes()
     score = os.path.relpath(ROOT / "tools" / "score.py")
-    lines.append(f"next: python {score} {shlex.quote(str(submission))} data/truth.json compares it with the true ranks")
+    words = shlex.join([str(submission), "data/truth.json", *uncertainty])
+    lines.append(f"next: python {score} {words} compares it with the true ranks")
     assert (answer.returncode, answer.stderr, answer.stdout.splitlines()) == (0, "", lines)
     assert submission.read_bytes() == Path("ranks").read_bytes()
 
@@ -74,6 +76,8 @@ def test_it_ranks_the_test_file_and_names_the_predictors(test, tmp_path, monkeyp
     [
         (("--recipe", "ridge", "--uncertainty", "u"), "--uncertainty: the recipe ridge has no rank intervals: use "),
         (("--device", "nowhere"), "--device nowhere: "),
+        (("--results_path", "cut"), "cut/veri_final.pth: damaged, or not a checkpoint: "),
+        (("--results_path", "renamed"), "renamed/veri_final.pth: a checkpoint of the recipe gp: expected reference"),
         (("--save_name", "used"), "Track2_submitA_used.json: would replace r/sop_final.pth, which "),
         (("--recipe", "gp", "--uncertainty", "r/veri_gp.pth"), "r/veri_gp.pth: would replace r/veri_gp.pth, which "),
         (
@@ -84,6 +88,10 @@ def test_it_ranks_the_test_file_and_names_the_predictors(test, tmp_path, monkeyp
 )
 def test_a_mistake_is_one_line_and_changes_nothing(test, tmp_path, flags, message):
     (tmp_path / "Track2_submitA_used.json").symlink_to("r/sop_final.pth")
+    for name, content in (("cut", b"PK"), ("renamed", (tmp_path / "r" / "veri_gp.pth").read_bytes())):
+        (tmp_path / name).mkdir()
+        for task in ("sop", "veri"):
+            (tmp_path / name / f"{task}_final.pth").write_bytes(content)
     before = files(tmp_path)
     answer = test(*flags)
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)

@@ -104,8 +104,9 @@ def find(model, args):
             found = evolve(lambda names: score([model], names)[0], top=args.top, progress=progress, **limits)
         seconds, front = time.perf_counter() - start, None
         if args.pareto and not found.interrupted:
+            bar.set_postfix_str("", refresh=False)
+            bar.set_description_str("for every size ", refresh=False)
             bar.reset()
-            bar.set_description_str("for every size ")
             front = pareto(model, progress=lambda share, *_: progress(share), **limits)
     return found, front, seconds
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,6 @@ def make(folder=FOLDER):
         raise InputError(f"{os.path.relpath(EFFECTS)}: damaged, restore it: {first_line(error)}") from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS):
-            prepare = os.path.relpath(FOLDER / "prepare.py")
+            prepare = shlex.quote(os.path.relpath(FOLDER / "prepare.py"))
             error.strerror += f": make it elsewhere: python {prepare} --output FOLDER, then --data_path FOLDER"
         raise

@@ -37,6 +37,7 @@ def test_without_a_terminal_a_line_is_written_every_few_epochs_and_for_the_last(
     path, progress = tmp_path / "output", Progress(interval)
     with path.open("w") as output:
         monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(sys, "stderr", output)
         for report in REPORTS:
             progress(*report)
         assert path.read_text().splitlines() == [lines[i] for i in shown]  # at once, not when the file is closed
@@ -79,7 +80,7 @@ def test_on_a_terminal_every_task_has_a_bar_of_its_own(columns, monkeypatch):
     os.close(ours)
     lines = [
         "sop          4/4 ██████ loss 0.2500  tau train  0.7500  validation -0.1250",
-        "my-task    150/300 ███    loss 0.0625  tau train -0.5000  validation all equal",
+        "my-task    150/300 ███    loss 0.0625  tau train -0.5000  validation    none",
     ]
     before_the_end, rest = output.decode().split("\a")
     lines = [line[: columns - 1] for line in lines]  # cut, not wrapped

@@ -71,6 +71,9 @@ def test_a_model_that_cannot_score_is_refused_and_one_score_for_all_is_noticed()
 
 
 class Intervals(OwnRecipe):
+    def convert(self, checkpoint, task):
+        return 1 / checkpoint["convert"] and checkpoint
+
     def summary(self, checkpoint):
         return {"tau": checkpoint["tau"]}
 
@@ -86,12 +89,13 @@ class Intervals(OwnRecipe):
         ({"effects": torch.ones(3)}, "the recipe own cannot use it, train it again: RuntimeError: "),
         ({"task": None}, "the recipe own cannot use it, train it again: TypeError: "),
         ({"tau": "text"}, "the recipe own cannot use it, train it again: ValueError: "),
+        ({"convert": 0}, "the recipe own cannot use it, train it again: ZeroDivisionError: "),
         ({"width": None}, "the recipe own cannot use it, train it again: TypeError: "),
     ],
 )
 def test_a_file_that_holds_another_task_or_cannot_score_is_refused_in_one_line(tmp_path, change, why):
     recipe, path = Intervals("own", "own"), tmp_path / "file"
-    content = {"effects": torch.arange(370.0), "tau": 0.5, "width": 1.0}
+    content = {"effects": torch.arange(370.0), "tau": 0.5, "width": 1.0, "convert": 1}
     save_checkpoint(path, recipe, TASK, content)
     predictor = recipe.load(path, TASK)
     assert (predictor.checkpoint["width"], predictor.snapshot, predictor.is_constant) == (1, None, False)

@@ -60,6 +60,9 @@ def test_scores_that_are_not_finite_are_refused():
     deep = sum(string[0] == "l" for string in ARCHITECTURES)
     with pytest.raises(InputError, match=f"^model 1: {deep} of {CHUNK + 3} scores are not finite: train it again$"):
         score([layers, lambda encodings: (12 - layers(encodings)).log()], ARCHITECTURES)
+    huge = {name: value * 1e20 for name, value in NETWORKS[0].items()}
+    with pytest.raises(InputError, match=r"^model 0: 7 of 7 scores are not finite"):
+        score([Model(NOTHING, (huge,), (1.0,))], ARCHITECTURES[:7])
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e9 + 0.1])

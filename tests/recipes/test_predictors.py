@@ -77,6 +77,7 @@ def test_a_task_without_a_checkpoint_of_this_data_gets_the_published_one(
     (predictor,) = load(["sop_rank", "sop"], data=data, results=tmp_path if given else None)
     assert predictor.path == (PUBLISHED if "published" in said else tmp_path) / "sop_final.pth"
     assert "".join(caplog.messages) == said.format(data.train_file, PUBLISHED)
+    assert all((record.levelname == "WARNING") == said.startswith("not trained") for record in caplog.records)
 
 
 def test_the_tasks_are_by_default_those_that_the_file_labels_and_a_constant_predictor_is_said(
@@ -98,9 +99,9 @@ def test_a_missing_or_damaged_checkpoint_is_not_silently_the_published_one(monke
     (tmp_path / "sop_final.pth").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"sop_final\.pth: damaged, or not a checkpoint"):
         load(["sop"], data=data)
-    missing, results = "a b: there is no checkpoint of veri, cplfw", tmp_path / "a b"
+    missing, results = "a b: no checkpoint of the recipe reference for veri, cplfw", tmp_path / "a b"
     command = f"python main.py --data_path {data.folder} --results_path '{results}' --tasks veri cplfw"
-    with pytest.raises(InputError, match=f"{missing}: train: {command}$"):
+    with pytest.raises(InputError, match=f"{missing}: train it: {command}$"):
         load(["veri", "cplfw"], data=data, results=results)
     with pytest.raises(InputError, match=f"{missing}$"):
         load(["veri", "cplfw"], results=results)

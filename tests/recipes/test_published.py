@@ -10,9 +10,10 @@ from helpers import REAL_DATA, REFERENCE, ROOT, needs_real_data, old_torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.files import sha256
-from dataset import load_train
-from recipes.predictors import load
-from tasks import Task
+from dataset import encode, load_train
+from network import Predictor
+from recipes.predictors import load, score_all
+from space import sample_architectures
 
 PREDICTORS = load()
 DATA = re.search("[0-9a-f]{64}", (ROOT / "results" / "README.md").read_text())[0]
@@ -22,7 +23,6 @@ each_predictor = pytest.mark.parametrize("predictor", PREDICTORS, ids=lambda pre
 @each_predictor
 def test_a_checkpoint_has_the_references_curve_and_the_snapshot_at_its_index(predictor):
     task, checkpoint = predictor.task, predictor.checkpoint
-    assert Task(**checkpoint["task"]) == task
     assert (checkpoint["data"], checkpoint["stopped"], predictor.snapshot) == (DATA, None, task.snapshot)
     epochs, taus = zip(*checkpoint["validate_ktau"], strict=True)
     assert epochs == tuple(epoch for epoch in range(1, 401) if epoch == 1 or epoch % task.val_interval == 0)
@@ -32,6 +32,14 @@ def test_a_checkpoint_has_the_references_curve_and_the_snapshot_at_its_index(pre
     ((index, snapshot),) = checkpoint["snapshots"].items()
     latest = dict(zip(taus, epochs, strict=True))[tau]
     assert (index, snapshot["ktau"], snapshot["epoch"]) == (task.snapshot, tau, latest)
+
+
+@each_predictor
+@torch.no_grad()
+def test_the_scores_are_those_of_the_network_in_the_file(predictor):
+    network, architectures = Predictor().eval(), sample_architectures(50, seed=9)
+    network.load_state_dict(predictor.checkpoint["snapshots"][predictor.task.snapshot]["state_dict"])
+    torch.testing.assert_close(score_all([predictor], architectures)[0], network(encode(architectures)))
 
 
 @old_torch

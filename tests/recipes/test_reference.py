@@ -1,16 +1,17 @@
 """The reference's method: the plain loop's curves and weights, snapshots, and the reference's own files."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from helpers import REFERENCE
+from helpers import REAL_DATA, REFERENCE, needs_real_data, old_torch
 from scipy.stats import kendalltau
 
 from common.files import InputError
-from dataset import ArchPerfDataset, encode
+from dataset import ArchPerfDataset, encode, load_train
 from network import Predictor
 from recipes import plain, reference
 from recipes.base import TooFewError
@@ -19,6 +20,28 @@ from space import sample_architectures
 from tasks import TASKS, Task, find_task
 
 ENCODINGS, RANKS = encode(sample_architectures(200, seed=1)), np.random.RandomState(0).permutation(200)
+
+
+@old_torch
+@needs_real_data
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_first_epochs_are_the_references(task):
+    path = REAL_DATA.parents[1] / "reference" / "cpu_curves.json"
+    expected = json.loads(path.read_text())["tasks"][task.rank_key]
+    architectures, ranks = load_train(REAL_DATA)
+    reports = []
+
+    def report(*values):
+        reports.append(values)
+        if len(reports) == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        REFERENCE.learn(task, architectures, ranks[task.name], report=report)
+    _, losses, train_taus, _ = zip(*reports, strict=True)
+    validations = [(epoch, tau) for epoch, _, _, tau in reports if tau is not None]
+    for name, curve in (("train_loss", losses), ("train_ktau", train_taus), ("validate_ktau", validations)):
+        np.testing.assert_allclose(curve[:3], expected[name][:3], rtol=0, atol=2e-6)
 
 
 def trained(**settings):

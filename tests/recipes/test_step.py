@@ -41,7 +41,7 @@ def steps(batch_size, dropout_ratio, loss, scale=1.0, count=20):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "dropout_ratio"), [(3, 0.5), (8, 0.4), (25, 0.4), (32, 0.0), (32, 0.5), (50, 0.5)]
+    ("batch_size", "dropout_ratio"), [(3, 0.5), (8, 0.4), (25, 0.4), (32, 0.0), (32, 0.4), (32, 0.5), (50, 0.5)]
 )
 def test_a_step_equals_autograd_to_the_last_bit(batch_size, dropout_ratio):
     for (scores, _, parameters), (output, _, expected) in steps(batch_size, dropout_ratio, pair_loss):

@@ -1,4 +1,4 @@
-"""prepare.py: the fit beside a regression for each task, and what the command writes."""
+"""prepare.py: its effects beside recipes.ridge, which tests/recipes proves, for each task; what the command writes."""
 
 import json
 
