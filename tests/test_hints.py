@@ -123,18 +123,17 @@ def test_snapshots_and_the_recipe_that_ranking_names_work(run, here):
     run(f"{command} {recipe} --uncertainty u")
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, here, number):
-    def read_only():
+def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(run, here):
+    def refused_with(number):
         def refuse(*_):
-            raise PermissionError(errno.EACCES, "Permission denied")
+            raise OSError(number, os.strerror(number))
 
-        os.replace = refuse
+        return lambda: setattr(os, "replace", refuse)
 
     train = "python '../the project/main.py' --recipe ridge --tasks sop --results_path r --log_path l"
-    make, flag = advice(
-        ".*make it elsewhere: (python .*), then (--data_path FOLDER)", run(train, status=2, before=read_only)
-    )
+    for number in (errno.EACCES, errno.EROFS):
+        refused = run(train, status=2, before=refused_with(number))
+        make, flag = advice(".*make it elsewhere: (python .*), then (--data_path FOLDER)", refused)
     (here / "made").mkdir()
     run(make.replace("FOLDER", "made"))
     assert {TRAIN_FILE, TEST_FILE, "truth.json"} <= set(os.listdir(here / "made"))
