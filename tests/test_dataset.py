@@ -68,7 +68,10 @@ REFUSED = [
     (changed(sop_accuracy=1), "both sop_rank and sop_accuracy label sop: keep one of them"),
     (changed(veri_rank=1), "arch1: 'veri_rank' is missing: label every entry, or leave veri out of --tasks"),
     (changed(sop_rank_rank=1), "field 'sop_rank_rank': the name of a task consists of letters, digits, _ and -"),
-    (entries_of([0, 1], "note"), "labels no task: has the fields 'arch', 'note': expected <task>_rank or <"),
+    (
+        entries_of([0, 1], "note"),
+        "labels no task: has the fields 'arch', 'note': expected <task>_rank or <task>_accuracy",
+    ),
     (entries_of([5, 5.0], "sop_accuracy"), "sop: all labels are equal: there is no order to learn"),
 ]
 

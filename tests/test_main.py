@@ -178,8 +178,6 @@ def test_bytes_depend_neither_on_jobs_nor_on_threads_nor_on_cores(train, script,
 def test_train_sh_trains_from_any_folder_and_passes_flags_and_status_on(train, where, project, tmp_path):
     flags = ("--tasks", "sop", "--recipe", "ridge")
     assert train(*flags).returncode == 0
-    for name in ("train.sh", "env.sh", "requirements.txt", "constraints.txt"):
-        shutil.copy(ROOT / name, project)
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "PYTHONSAFEPATH": "1"}
 
     def run(*words):

@@ -21,17 +21,16 @@ def measured(architectures, **fields):
 
 
 def test_folders_of_one_name_share_results_which_every_command_says(script, project, tmp_path):
+    def said(*command):
+        return script(*command, "--data_path", folder, "--recipe", "ridge", root=project).stdout
+
     for folder in ("mine", "b/mine"):
         make_data(tmp_path / folder, measured(ARCHITECTURES[: 30 + len(folder)], own_accuracy=1))
-    for folder in ("mine", "b/mine"):
-        flags = ("--data_path", folder, "--recipe", "ridge")
-        said = script("main.py", *flags, root=project).stdout
         replaced = f"replaces checkpoints that were not trained on {folder}/{TRAIN_FILE}: own"
-        assert (replaced in said) == (folder == "b/mine")
+        assert (replaced in said("main.py")) == (folder == "b/mine")
     for folder in ("mine", "b/mine"):
-        flags = ("--data_path", folder, "--recipe", "ridge")
-        said = script("tools/rank.py", ARCHITECTURES[0], *flags, root=project).stdout
-        assert (f"not trained on {folder}/{TRAIN_FILE}: own; used all the same" in said) == (folder == "mine")
+        used = f"not trained on {folder}/{TRAIN_FILE}: own; used all the same"
+        assert (used in said("tools/rank.py", ARCHITECTURES[0])) == (folder == "mine")
 
 
 def test_accuracies_have_one_direction_in_every_command(script, project, tmp_path):
