@@ -1,16 +1,24 @@
-"""Flags and one-line errors of the commands. Does not import torch, so that `--help` is instant."""
+"""Flags, progress and one-line errors of the commands. Does not import torch, so that `--help` is instant."""
 
 import argparse
+import errno
 import gc
 import logging
+import math
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
 
-from common.files import InputError, describe, log, printable
+from tqdm import tqdm
+
+from common.files import InputError, describe, first_line, log, printable
+from common.paths import project_path
 from recipes import DEFAULT, RECIPES
-from tasks import TASKS, find_task
+from tasks import TASKS, TEST_FILE, TRAIN_FILE, find_task
+
+PROBABILITY = 0.8  # with which the intervals that the commands print hold the true rank
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,28 +96,150 @@ def add_device(parser):
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
-def run(main):
-    """Call `main()` and exit with the status it returns; a user's mistake is one line and status 2."""
+def check_device(name):
+    """Raise InputError unless torch can compute on the device called `name`."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()  # "meta" holds no numbers
+    except Exception as error:
+        raise InputError(f"--device {name}: {first_line(error)}") from None
+
+
+def default_folder():
+    """Path of the folder with the competition's files, or the surrogate's if both are missing."""
+    # If either file is there, use this folder; a missing other file is then an error, not replaced by the surrogate's.
+    has_files = any(Path(project_path("data", name)).exists() for name in (TRAIN_FILE, TEST_FILE))
+    return project_path("data") if has_files else project_path("data", "surrogate")
+
+
+def open_data(given=None):
+    """dataset.Data of the folder of --data_path, or of the default one; makes the surrogate's files where they lack."""
+    from data.surrogate import generate
+    from dataset import find_data
+
+    try:
+        data = find_data(given or default_folder())
+    except InputError as error:
+        raise InputError(f"--data_path {error}") from None
+    is_surrogate = os.path.samefile(data.folder, generate.FOLDER)
+    if given is None:
+        surrogate = f"the surrogate benchmark, as {project_path('data')} lacks the competition's files"
+        log.info(f"data: {data.folder}, {surrogate if is_surrogate else 'the competition files'}")
+    if is_surrogate:
+        try:
+            generate.make()
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EROFS):
+                command = f"python {quoted_path('tools', 'surrogate.py')} --output FOLDER"
+                error.strerror += f": make it elsewhere: {command}, then --data_path FOLDER"
+            raise
+    return data
+
+
+def load_predictors(args, data, recipe=None, snapshot=None):
+    """Predictors that the flags of add_predictors choose, as engine.predictors.load; what is missing says its command.
+
+    recipe: name, by default that of --recipe.
+    """
+    from engine.predictors import MissingError, load
+
+    check_device(args.device)
+    recipe = recipe or args.recipe
+    try:
+        return load(args.tasks, data=data, recipe=recipe, results=args.results_path, snapshot=snapshot)
+    except MissingError as error:
+        words = flags(data, recipe, error.tasks, args.results_path)
+        raise InputError(f"{error}: train it: python {quoted_path('main.py')}{words}") from None
+
+
+def quoted_path(*names):
+    """Path of a file of the project for a command that is printed: quoted for the shell where it has to be."""
+    return shlex.quote(project_path(*names))
+
+
+def flags(data, recipe, tasks=None, results=None):
+    """Flags that make a command use this data, recipe name, task names and folder of checkpoints, each as needed."""
+    words = ["--recipe", recipe] if recipe != DEFAULT else []
+    words += ["--data_path", data.folder] if not os.path.samefile(data.folder, default_folder()) else []
+    words += ["--results_path", results] if results else []
+    words += ["--tasks", *tasks] if tasks else []
+    return "".join(f" {shlex.quote(str(word))}" for word in words)
+
+
+class Progress:
+    """A bar for each task on a terminal; elsewhere a line for each task every few epochs."""
+
+    def __init__(self, log_interval):
+        self.interval, self.bars, self.validation_taus = log_interval, {}, {}
+
+    def __call__(self, name, epoch, epochs, loss, train_tau, validation_tau):
+        """Show one epoch of the task `name`; a tau of None was not measured, NaN is that of one score for all.
+
+        A bar fits 80 columns for names of up to 10 characters, and shows the last validation tau that was measured.
+        """
+        if not sys.stderr.isatty():
+            if epoch % self.interval == 0 or epoch == epochs:
+                taus = {"tau train (dropout on)": train_tau, "validation": validation_tau}
+                figures = _figures(loss, taus, "none, as all scores are equal")
+                print(f"{name:<10} epoch {epoch:>4}/{epochs}  {figures}", flush=True)
+            return
+        if name not in self.bars:
+            form = f"{name:<10} {{n_fmt:>3}}/{{total_fmt}} {{bar:6}} {{desc}}"
+            self.bars[name] = tqdm(total=epochs, position=len(self.bars), bar_format=form)
+        bar = self.bars[name]
+        if validation_tau is not None:
+            self.validation_taus[name] = validation_tau
+        taus = {"tau train": train_tau, "validation": self.validation_taus.get(name)}
+        bar.set_description_str(_figures(loss, taus, f"{'none':>7}"), refresh=False)
+        bar.update(epoch - bar.n)
+        if epoch == epochs:
+            bar.refresh()
+
+    def close(self, finished=()):
+        """Leave the bars as they are, those of the tasks `finished` full: a recipe may need fewer epochs."""
+        for name, bar in self.bars.items():
+            if name in finished:
+                bar.total = bar.n
+            bar.close()
+
+
+def _figures(loss, taus, undefined):
+    """Text of a loss and of {name: tau}; undefined: what is said of NaN."""
+    known = {name: tau for name, tau in taus.items() if tau is not None}
+    texts = [f"{name} {undefined if math.isnan(tau) else f'{tau:7.4f}'}" for name, tau in known.items()]
+    return "  ".join([f"loss {loss:.4f}", *texts])
+
+
+def call(main, argv=None):
+    """Call `main(argv)`: the status that it returns; a user's mistake is one line and status 2."""
     name = Path(sys.argv[0]).name
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a path that the terminal's encoding lacks
     handler = logging.StreamHandler(sys.stdout)
     handler.format = lambda record: printable(record.getMessage())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         try:
-            status = main()
+            return main(argv)
         finally:
             sys.stdout.flush()  # here, where a failure can be reported
     except (InputError, OSError, MemoryError) as error:
         if isinstance(error, OSError):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the exit would try the failed write again
         print(f"{name}: {describe(error)}", file=sys.stderr)
-        status = 2
+        return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
-        status = 130
+        return 130
+    finally:
+        log.removeHandler(handler)
+
+
+def run(main):
+    """Call `main()` and exit with the status that it returns."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a path that the terminal's encoding lacks
+    status = call(main)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: let Python exit
     gc.freeze()  # collecting torch's modules at the exit takes half a second and finds nothing
     sys.exit(status)
@@ -117,4 +247,4 @@ def run(main):
 
 def messages_to_stderr():
     """Keep standard output for a command's answer."""
-    log.handlers[0].setStream(sys.stderr)
+    log.handlers[-1].setStream(sys.stderr)

@@ -4,20 +4,18 @@ import json
 import math
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from common.files import InputError, check_output, first_line, log, read_file
-from data.surrogate import generate
+from common.files import InputError, first_line, log, read_file
+from common.paths import PUBLISHED, check_output, project_path
 from space import WIDTH, columns
-from tasks import TASK_NAME, TASKS, TEST_FILE, TRAIN_FILE, find_task
+from tasks import TASK_NAME, TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE, find_task
 
 ONE_HOT = np.eye(WIDTH + 1, WIDTH, dtype=np.float32)  # the last row, index ABSENT = -1, is zero
-PUBLISHED = "published"  # in results/ and logs/: the project's own run; only tools/publish.py writes there
 
 
 def encode(architectures):
@@ -119,7 +117,7 @@ def _rank_labels(path, entries, task, field):
     labels, first = [], {}
     for name, entry in entries.items():
         if field not in entry:
-            raise InputError(f"{path}: {name}: '{field}' is missing: label every entry, or leave {task} out of --tasks")
+            raise InputError(f"{path}: {name}: '{field}' is missing: label every entry, or leave the task out")
         label = entry[field]
         if type(label) not in (int, float):
             raise InputError(f"{path}: {name}: {field} is {json.dumps(label)[:40]}: expected a finite number")
@@ -172,23 +170,6 @@ def load_same(path, other_path, other):
     return {name: entries[name] for name in other}
 
 
-def project_path(*names):
-    """Path of a file or folder of the project, relative to the current folder."""
-    return os.path.relpath(Path(__file__).parent.joinpath(*names))
-
-
-def quoted_path(*names):
-    """The same for a command that is printed: quoted for the shell where it has to be."""
-    return shlex.quote(project_path(*names))
-
-
-def check_unpublished(path):
-    """Raise InputError where `path`, links resolved, lies in the published run."""
-    for name in ("results", "logs"):
-        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(project_path(name, PUBLISHED))):
-            raise InputError(f"{path}: part of the published run, which stays as it is: choose another folder")
-
-
 class Data(NamedTuple):
     """A folder of data: its files, and where the results and logs of what is trained on them go."""
 
@@ -205,11 +186,7 @@ class Data(NamedTuple):
 
     @property
     def truth_file(self):
-        return Path(self.folder, generate.TRUTH_FILE)
-
-    @property
-    def is_surrogate(self):
-        return os.path.realpath(self.folder) == os.path.realpath(generate.FOLDER)
+        return Path(self.folder, TRUTH_FILE)
 
     @property
     def results(self):
@@ -228,37 +205,17 @@ class Data(NamedTuple):
 
         Raises InputError, also where it lies in the published run; OSError where it cannot be written.
         """
-        check_unpublished(path)
-        check_output(path, [self.train_file, self.test_file, self.truth_file, generate.EFFECTS, *inputs])
+        check_output(path, [self.train_file, self.test_file, self.truth_file, *inputs])
 
 
-def default_folder():
-    """Path of the folder with the competition's files, or the surrogate's if both are missing."""
-    # One of the two files is enough: the other is then missed by name, never taken from the surrogate.
-    has_files = any(Path(project_path("data", name)).exists() for name in (TRAIN_FILE, TEST_FILE))
-    return project_path("data") if has_files else os.path.relpath(generate.FOLDER)
-
-
-def find_data(folder=None):
-    """Find the data: Data, by default the competition's files in data/ or, if both are missing, the surrogate's.
-
-    Makes the surrogate's files where they are missing. Raises InputError where `folder` is not a folder, or has the
-    name of the published run; as generate.make.
-    """
-    if folder is None:
-        folder = default_folder()
-        lacking = f"the surrogate benchmark, as {project_path('data')} lacks the competition's files"
-        is_surrogate = os.path.samefile(folder, generate.FOLDER)
-        log.info(f"data: {folder}, {lacking if is_surrogate else 'the competition files'}")
+def find_data(folder):
+    """Find the data in a folder: Data. Raises InputError where it is no folder, or has the published run's name."""
     if not os.path.isdir(folder):
-        raise InputError(f"--data_path {folder}: no such folder: expected the folder of {TRAIN_FILE} or {TEST_FILE}")
+        raise InputError(f"{folder}: no such folder: expected the folder of {TRAIN_FILE} or {TEST_FILE}")
     name = Path(os.path.realpath(folder)).name
     if name == PUBLISHED:
-        raise InputError(f"--data_path {folder}: results/{name} is the published run: give the folder another name")
-    data = Data(Path(folder), "" if os.path.samefile(folder, project_path("data")) else name)
-    if data.is_surrogate:
-        generate.make()
-    return data
+        raise InputError(f"{folder}: results/{name} is the published run: give the folder another name")
+    return Data(Path(folder), "" if os.path.samefile(folder, project_path("data")) else name)
 
 
 class ArchPerfDataset(torch.utils.data.Dataset):

@@ -21,12 +21,11 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there with
 
 import cli
 from common.files import InputError, log
-from common.progress import Progress
 from recipes import RECIPES
 from tasks import TASKS, Task
 
 
-def parse_arguments():
+def parse_arguments(argv):
     """Parse the flags: (namespace, {name: value} of the given settings of tasks.Task)."""
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
@@ -43,7 +42,7 @@ def parse_arguments():
     for field in fields:
         how = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
         group.add_argument(f"--{field.name}", help=field.metadata["help"], **how)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     given = {field.name: getattr(args, field.name) for field in fields}
     settings = {name: value for name, value in given.items() if value is not None}
     try:
@@ -71,15 +70,15 @@ def table(trained):
 
 
 def report(result, data, logs, args):
-    """Print the table, remarks, errors and the next step of a recipes.training.TrainingResult; returns the status."""
-    from dataset import quoted_path
-    from recipes.predictors import flags
-
+    """Print the table, remarks, errors and the next step of a engine.training.TrainingResult; returns the status."""
     if result.trained:
         print(table(result.trained))
+    remarks = {}
     for name, task in result.trained.items():
-        if task.remark:
-            print(f"{name}: {task.remark}")
+        remarks.setdefault(task.remark, []).append(name)
+    for remark, names in remarks.items():
+        if remark:
+            log.info(f"{', '.join(names)}: {remark}")
     errors = {name: task.error for name, task in result.trained.items() if task.error} | result.errors
     for name, error in errors.items():
         print(f"main.py: {name}: {error}", file=sys.stderr)
@@ -93,24 +92,29 @@ def report(result, data, logs, args):
             f"curves: tensorboard --logdir {shlex.quote(str(logs.parent))} ({logs})"
         )
         tasks = list(result.trained) if args.tasks or result.errors else None
-        words = flags(data, args.recipe, tasks, args.results_path)
+        words = cli.flags(data, args.recipe, tasks, args.results_path)
         if data.test_file.exists():
-            log.info(f"next: bash {quoted_path('test.sh')}{words} ranks the test architectures")
+            log.info(f"next: bash {cli.quoted_path('test.sh')}{words} ranks the test architectures")
         else:
-            log.info(f"next: python {quoted_path('tools', 'search.py')}{words} finds the best architecture of all")
+            log.info(f"next: python {cli.quoted_path('tools', 'search.py')}{words} finds the best architecture of all")
             log.info(f"to rank architectures of your choice, put them into {data.test_file}")
     return 1 if errors else 0
 
 
-def main():
-    args, settings = parse_arguments()
+def main(argv=None):
+    args, settings = parse_arguments(argv)
     # Only now: `--help` and a wrong flag need not wait for torch.
-    from dataset import find_data
-    from recipes.training import TooFewError, train
+    import recipes
+    from engine.training import TooFewError, train
 
-    data = find_data(args.data_path)
+    try:
+        recipes.get(args.recipe).configure(TASKS[0], settings)
+    except InputError as error:
+        raise InputError(f"--{error}") from None
+    cli.check_device(args.device)
+    data = cli.open_data(args.data_path)
     logs = Path(args.log_path or data.logs, args.save_name or f"train_{RECIPES[args.recipe]}")
-    progress = Progress(args.log_interval)
+    progress = cli.Progress(args.log_interval)
     try:
         result = train(
             data,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from space import LENGTH, WIDTH
+from space import DEPTHS, FEATURES, LENGTH, WIDTH
 
 
 class PositionalEncoding(nn.Module):
@@ -71,3 +71,35 @@ def pairwise_ranking_loss(scores, labels):
     losses = torch.log(1 + torch.exp(z.clamp(max=LINEAR_ABOVE))) + (z - LINEAR_ABOVE).clamp(min=0)
     same = torch.eye(n, dtype=torch.bool, device=scores.device)
     return losses.masked_fill(same, 0).sum((-2, -1)) / (n * (n - 1))
+
+
+def merge_networks(state_dicts, device="cpu", dtype=torch.float32):
+    """Stack k state dicts of Predictor in eval mode as four layers on the 87 features.
+
+    The first two linear layers have no nonlinearity between them: they are merged, in float64, into one map, which
+    takes in the positional encoding and the bias as well. Returns (weights, biases): weights (k, in, out) of four
+    layers, biases (k, 1, out) of the last three.
+    """
+    predictors = []
+    for state_dict in state_dicts:
+        predictors.append(Predictor())
+        predictors[-1].load_state_dict(state_dict)
+    weights, biases = [], []
+    for layer in zip(*(predictor.double().linears() for predictor in predictors), strict=True):
+        weights.append(torch.stack([linear.weight.t() for linear in layer]))  # (k, in, out)
+        biases.append(torch.stack([linear.bias[None] for linear in layer]))  # (k, 1, out)
+    nothing = torch.zeros(1, LENGTH, WIDTH)
+    position = torch.stack([predictor.pos(nothing).flatten(1) for predictor in predictors]).double()
+    bias = (position @ weights[0] + biases[0]) @ weights[1] + biases[1]
+    merged = (weights[0] @ weights[1])[:, FEATURES]
+    merged[:, : len(DEPTHS)] += bias  # an architecture has one depth: adding to all three adds the bias, at no cost
+    return [w.to(device, dtype) for w in (merged, *weights[2:])], [b.to(device, dtype) for b in biases[2:]]
+
+
+def network_scores(x, weights, biases):
+    """Scores of n architectures with features x (n, 87) by the k networks of merge_networks: (k, n)."""
+    hidden = torch.bmm(x.expand(len(weights[0]), -1, -1), weights[0]).relu_()
+    for weight, bias in zip(weights[1:-1], biases[:-1], strict=True):
+        hidden = torch.baddbmm(bias, hidden, weight).relu_()
+    # Transposed: a product with one row is faster than one with one column.
+    return torch.baddbmm(biases[-1], weights[-1].transpose(1, 2), hidden.transpose(1, 2)).squeeze(1)

@@ -16,12 +16,12 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there with
 
 import cli
 from common.files import InputError, log
-from recipes import PROBABILITY, RECIPES
+from recipes import RECIPES
 
-WINNERS = "for the best of many they are too narrow, as it was chosen for its prediction"
+WINNERS = "too narrow for the top of the ranking: those architectures were selected by their predictions"
 
 
-def parse_arguments():
+def parse_arguments(argv):
     """Parse the flags."""
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
@@ -31,26 +31,23 @@ def parse_arguments():
     parser.add_argument("--save_name", type=cli.file_name, help=help)
     help = "index of a snapshot, sorted by validation tau: -1 is the best, 0 the worst (default: the recorded one)"
     parser.add_argument("--model_path_index", type=int, metavar="INDEX", help=help)
-    help = f"with --recipe gp, write intervals that hold the true rank with probability {PROBABILITY}, as JSON"
+    help = f"with --recipe gp, write intervals that hold the true rank with probability {cli.PROBABILITY}, as JSON"
     parser.add_argument("--uncertainty", type=cli.output_file, metavar="FILE", help=help)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_arguments()
+def main(argv=None):
+    args = parse_arguments(argv)
     # Only now: `--help` and a wrong flag need not wait for torch.
     import recipes
-    from dataset import find_data, quoted_path
-    from recipes.predictors import check_device, load, rank_file, submission_path
+    from engine.submission import submission_path, write_submission
 
     if args.uncertainty and recipes.get(args.recipe).rank_interval is None:
         raise InputError(f"--uncertainty: the recipe {args.recipe} has no rank intervals: use --recipe gp")
-    check_device(args.device)
-    data = find_data(args.data_path)
+    data = cli.open_data(args.data_path)
     if not data.test_file.exists():
         raise InputError(f"{data.test_file}: is missing: put the architectures to rank there, entries with 'arch'")
-    options = {"recipe": args.recipe, "results": args.results_path, "snapshot": args.model_path_index}
-    predictors = load(args.tasks, data=data, **options)
+    predictors = cli.load_predictors(args, data, snapshot=args.model_path_index)
     for predictor in predictors:
         log.info(f"{predictor.task.name:<10}  {predictor.recipe.describe(predictor.checkpoint, predictor.snapshot)}")
     path = submission_path(args.save_name or data.output_name("test", RECIPES[args.recipe]))
@@ -58,13 +55,13 @@ def main():
     data.check_output(path, used)
     if args.uncertainty:
         data.check_output(args.uncertainty, [*used, path])
-    count = rank_file(predictors, data.test_file, path, args.uncertainty, args.device)
+    count = write_submission(predictors, data.test_file, path, args.uncertainty, args.device, cli.PROBABILITY)
     log.info(f"{path}: {count} architectures ranked for {len(predictors)} task{'s' * (len(predictors) != 1)}")
     if args.uncertainty:
-        log.info(f"{args.uncertainty}: intervals that hold the true rank with probability {PROBABILITY}; {WINNERS}")
+        log.info(f"{args.uncertainty}: intervals that hold the true rank with probability {cli.PROBABILITY}; {WINNERS}")
     if data.truth_file.exists():
         words = [path, data.truth_file, *(["--uncertainty", args.uncertainty] if args.uncertainty else [])]
-        score = f"{quoted_path('tools', 'score.py')} {shlex.join(map(str, words))}"
+        score = f"{cli.quoted_path('tools', 'score.py')} {shlex.join(map(str, words))}"
         log.info(f"next: python {score} compares it with the true ranks")
 
 

@@ -1,1 +1,1 @@
-"""What knows nothing of this project: files, processes, rank correlation."""
+"""Files and paths, processes, rank correlation: what knows no other module."""

@@ -20,13 +20,10 @@ def first_line(error):
 
 
 def printable(text):
-    """`text` as one line of at most 1,000 characters: control characters escaped, a longer middle left out."""
-    text = _shorten(str(text))  # escaping the longest texts would take seconds
-    return _shorten("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
-
-
-def _shorten(text):
-    return text if len(text) <= 1000 else f"{text[:500]} ... {text[-400:]}"
+    """`text` as one line of about 1,000 characters: control characters escaped, a longer middle left out."""
+    text = str(text)
+    text = text if len(text) <= 1000 else f"{text[:500]} ... {text[-400:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def describe(error):
@@ -79,24 +76,3 @@ def write_file(path, data):
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def make_folder(path):
-    """Make a folder that can be written into; raises OSError."""
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, "cannot be written to", str(path))
-
-
-def check_output(path, inputs):
-    """Make the folder of the output file `path`; raise where writing it would fail or replace one of the `inputs`.
-
-    Raises InputError where it is the same file as an input, links resolved; OSError where it cannot be written.
-    """
-    check_file(path)
-    for other in inputs:
-        same = os.path.realpath(path) == os.path.realpath(other)
-        if same or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)):
-            raise InputError(f"{path}: would replace {other}, which this command reads or writes: choose another name")
-    make_folder(Path(os.path.realpath(path)).parent)

@@ -1,7 +1,5 @@
 """Kendall's tau for many small batches at once, and ranks."""
 
-import math
-
 import numpy as np
 import torch
 
@@ -37,16 +35,6 @@ def kendall_tau(scores, labels, signs=None):
     balance, untied_x, untied_y = (torch.linalg.vecdot(a, b).double() for a, b in ((x, y), (x, x), (y, y)))
     tau = (balance / untied_x.sqrt() / untied_y.sqrt()).clamp(-1, 1)  # 0 / 0 = NaN where a side is constant
     return tau.masked_fill((scores.isnan() | labels.isnan()).any(1), torch.nan)
-
-
-def tau_sort_key(tau):
-    """Sort key of a tau: NaN, the tau of a constant predictor, is below every number."""
-    return -math.inf if math.isnan(tau) else tau
-
-
-def best_validation(validate_ktau):
-    """(tau, epoch) of the best validation, the latest of equal ones. validate_ktau: (epoch, tau) pairs."""
-    return max(((tau, epoch) for epoch, tau in validate_ktau), key=lambda pair: (tau_sort_key(pair[0]), pair[1]))
 
 
 def ranks(scores):

@@ -12,7 +12,6 @@ RECIPES = {
     "ridge": "ridge",
 }
 DEFAULT = "reference"  # also the recipe of checkpoints that name none
-PROBABILITY = 0.8  # with which an interval of --uncertainty holds the true rank
 
 
 def get(name):

@@ -14,8 +14,8 @@ import torch
 from scipy.optimize import minimize
 
 from common.metrics import kendall_tau, normal_scores
+from recipes.base import Model
 from recipes.base import Recipe as Base
-from recipes.model import Model
 from space import DECISIONS, FEATURE_DECISION, FEATURES, LAYERS
 
 # The features of the three alternatives of each decision: PICK (25, 3, 87) times a vector of 87 effects.
@@ -133,6 +133,8 @@ def fit(x, ranks, report=None):
 class Recipe(Base):
     """Maximum posterior on all architectures; nothing is held out."""
 
+    settings = ()  # nothing is random
+
     def train_steps(self, task, n):
         return ITERATIONS, 1
 
@@ -144,7 +146,7 @@ class Recipe(Base):
     def model(self, checkpoint, index=None):
         return Model(checkpoint["matrix"])
 
-    def rank_interval(self, checkpoint, scores, n, probability):
+    def rank_interval(self, checkpoint, scores, n, probability=0.8):
         """Central intervals of the ranks of m architectures among n, from the predictive standard deviation.
 
         Rank r fills the quantiles from r / n to (r + 1) / n, so the end y of a label's interval has the rank

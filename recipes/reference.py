@@ -1,4 +1,4 @@
-"""The reference's method, the default: an MLP per task, and the snapshot at the index that the authors chose.
+"""The authors' method (default): one MLP per task, scored with the snapshot that the authors selected.
 
 Fitted part of a checkpoint:
 
@@ -7,8 +7,10 @@ Fitted part of a checkpoint:
     validate_ktau   [(epoch, tau)], means over shuffled batches
     whole_ktau      tau of the scoring snapshot on the whole validation split
     snapshots       {index: {"epoch", "ktau", "state_dict"}}, ascending by validation tau: -1 is the best
+    by_autograd     True where the step of recipes/step.py is not that of network.py; absent otherwise
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -16,13 +18,13 @@ import math
 import torch
 
 from common.files import InputError
-from common.metrics import best_validation, kendall_tau, tau_sort_key
-from network import Predictor, pairwise_ranking_loss
+from common.metrics import kendall_tau
+from dataset import encode
+from network import Predictor, merge_networks, network_scores, pairwise_ranking_loss
+from recipes.base import Model, TooFewError
 from recipes.base import Recipe as Base
-from recipes.base import TooFewError
-from recipes.model import Model
-from recipes.step import TrainingStep, bernoulli_is_uniform, split
-from space import FEATURES
+from recipes.step import AutogradStep, TrainingStep, is_written_out, split
+from space import FEATURES, sample_architectures
 from tasks import Task
 
 
@@ -32,7 +34,7 @@ class Batches:
     def __init__(self, inputs, labels, batch_size):
         self.inputs, self.labels = inputs, labels
         self.count = len(inputs) // batch_size
-        self.batches = inputs.new_empty(self.count, batch_size, inputs.shape[1])
+        self.batches = inputs.new_empty(self.count, batch_size, *inputs.shape[1:])
         self.pair_signs = inputs.new_empty(self.count, batch_size, batch_size)  # [.., i, j] = sign(label_i - label_j)
         self.scores = inputs.new_empty(self.count, batch_size, 1)
 
@@ -41,7 +43,7 @@ class Batches:
         torch.empty((), dtype=torch.int64).random_()
         permutation = torch.randperm(len(self.inputs), generator=sampler_generator)
         permutation = permutation[: self.count * self.batches.shape[1]].to(self.inputs.device)
-        torch.index_select(self.inputs, 0, permutation, out=self.batches.view(len(permutation), -1))
+        torch.index_select(self.inputs, 0, permutation, out=self.batches.flatten(0, 1))
         self.shuffled_labels = self.labels[permutation].view(self.count, -1)
         torch.sub(self.shuffled_labels[:, :, None], self.shuffled_labels[:, None, :], out=self.pair_signs).sign_()
 
@@ -58,39 +60,40 @@ class Trainer:
     """
 
     def __init__(self, task, encodings, ranks, n_train, device="cpu"):
-        # A run is comparable number by number only while the generators are used in this order: seeds, twice six
-        # normals (the reference prints them), the weights; then for each pass its base seed and permutation, and in
-        # training the dropout.
+        # Do not reorder: after both seeds, the authors' code draws two 2 x 3 normals that it prints, the initial
+        # weights, then for every pass a base seed, a permutation and (training) dropout masks.
         torch.manual_seed(task.seed)
         self.sampler_generator = torch.Generator().manual_seed(task.seed)
         torch.randn(2, 3), torch.randn(2, 3)
         self.task, self.epochs, self.lr = task, 0, task.lr
         self.predictor = Predictor(task.dropout_ratio).to(device)
-        self.step = TrainingStep(self.predictor, task.batch_size, task.weight_decay)
-        inputs = self.predictor.pos(encodings.to(device)).flatten(1)
-        labels = torch.as_tensor(ranks, dtype=inputs.dtype, device=device)
+        self.buffers = {name: buffer.cpu() for name, buffer in self.predictor.named_buffers()}
+        labels, encodings = torch.as_tensor(ranks, dtype=torch.float32, device=device), encodings.to(device)
+        first = encodings[: task.batch_size], labels[: task.batch_size]
+        self.by_autograd = not is_written_out(self.predictor, *first, task.dropout_ratio)
+        if self.by_autograd:
+            self.step = AutogradStep(self.predictor, task.weight_decay)
+        else:
+            self.step = TrainingStep(self.predictor, task.batch_size, task.weight_decay)
+        inputs = self.step.inputs(encodings)
         self.training = Batches(inputs[:n_train], labels[:n_train], task.batch_size)
         self.validation = Batches(inputs[n_train:], labels[n_train:], task.batch_size)
         # Dropout masks of an epoch, drawn batch by batch and layer by layer.
-        layers = [torch.empty_like(hidden) for _ in range(self.training.count) for hidden in self.step.hidden[1:]]
-        self.dropout = torch.cat([layer.flatten() for layer in layers])
-        self.masks = split(self.dropout.fill_(1), layers)
-        self.uniform = torch.empty_like(self.dropout, dtype=torch.float64) if bernoulli_is_uniform(device) else None
+        masks = [torch.empty_like(hidden) for _ in range(self.training.count) for hidden in self.step.hidden[1:]]
+        self.dropout = torch.cat([inputs.new_empty(0), *(mask.flatten() for mask in masks)])
+        self.masks = split(self.dropout.fill_(1), masks)
 
     def epoch(self):
         """Train for an epoch."""
-        task, training, layers = self.task, self.training, len(self.step.hidden) - 1
+        task, training, layers = self.task, self.training, len(self.step.hidden[1:])
         training.shuffle(self.sampler_generator)
         if task.dropout_ratio:
-            if self.uniform is None:
-                for mask in self.masks:
-                    mask.bernoulli_(1 - task.dropout_ratio)
-            else:
-                torch.lt(self.uniform.uniform_(), 1 - task.dropout_ratio, out=self.dropout)
+            for mask in self.masks:
+                mask.bernoulli_(1 - task.dropout_ratio)
             self.dropout.div_(1 - task.dropout_ratio)
-        masks = (self.masks[i : i + layers] for i in range(0, len(self.masks), layers))
-        for batch, *rest in zip(training.batches, training.pair_signs, training.scores, masks, strict=True):
-            self.step(batch, *rest, self.lr)
+        rows = zip(training.batches, training.shuffled_labels, training.pair_signs, training.scores, strict=True)
+        for i, batch in enumerate(rows):
+            self.step(*batch, self.masks[i * layers : (i + 1) * layers], self.lr)
         self.epochs += 1
         if task.cos:  # as CosineAnnealingLR, which goes from each rate to the next
             before, now = (math.pi * epochs / task.num_epochs for epochs in (self.epochs - 1, self.epochs))
@@ -111,8 +114,17 @@ class Trainer:
     def state_dict(self, flat):
         """State dict of the predictor with the parameters `flat`, laid out as step.parameters."""
         names, parameters = zip(*self.predictor.named_parameters(), strict=True)
-        tensors = dict(zip(names, split(flat.cpu(), parameters), strict=True))
-        return {"pos.pos_table": self.predictor.pos.pos_table.cpu(), **tensors}
+        return self.buffers | dict(zip(names, split(flat.cpu(), parameters), strict=True))
+
+
+def tau_sort_key(tau):
+    """Sort key of a tau: NaN, the tau of a constant predictor, is below every number."""
+    return -math.inf if math.isnan(tau) else tau
+
+
+def best_validation(validate_ktau):
+    """(tau, epoch) of the best validation, the latest of equal ones. validate_ktau: (epoch, tau) pairs."""
+    return max(((tau, epoch) for epoch, tau in validate_ktau), key=lambda pair: (tau_sort_key(pair[0]), pair[1]))
 
 
 def check_size(task, n):
@@ -153,7 +165,7 @@ def train(task, encodings, ranks, device="cpu", report=None):
         if report:
             report(epoch, losses[-1], train_taus[-1], tau)
         if not finite:
-            stopped = f"stopped: the loss is {losses[-1]} in epoch {epoch}: lower --lr"
+            stopped = f"stopped: the loss is {losses[-1]} in epoch {epoch}: lower lr"
             break
     if not kept:
         raise InputError(f"{stopped}; nothing was saved")
@@ -168,6 +180,7 @@ def train(task, encodings, ranks, device="cpu", report=None):
         "stopped": stopped and f"{stopped}; the snapshots before it were saved",
         "snapshots": dict(enumerate(snapshots, -len(snapshots))),
         "whole_ktau": _whole_tau(snapshots[index]["state_dict"], encodings[n_train:], ranks[n_train:]),
+        **({"by_autograd": True} if trainer.by_autograd else {}),
     }
 
 
@@ -200,7 +213,17 @@ class Recipe(Base):
         return train(task, encodings, ranks, device, report)
 
     def model(self, checkpoint, index=None):
+        """The network, merged (network.merge_networks) where that gives its scores, else as a function."""
         state_dict = checkpoint["snapshots"][checkpoint["index"] if index is None else index]["state_dict"]
+        network = Predictor().eval()
+        network.load_state_dict(state_dict)
+        network.requires_grad_(False)
+        encodings = encode(sample_architectures(32, seed=0))
+        expected, merged = network(encodings), None
+        with contextlib.suppress(RuntimeError, IndexError, ValueError):  # another number of layers
+            merged = network_scores(encodings.flatten(1)[:, FEATURES], *merge_networks([state_dict]))[0]
+        if merged is None or not torch.allclose(merged, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item()):
+            return network
         return Model(torch.zeros(len(FEATURES), len(FEATURES), dtype=torch.float64), (state_dict,), (1.0,))
 
     def snapshot_index(self, checkpoint, index=None):
@@ -234,13 +257,15 @@ class Recipe(Base):
         return f"snapshot {index:>3}  validation tau {checkpoint['snapshots'][index]['ktau']:.4f}"
 
     def remark(self, checkpoint):
-        validations = checkpoint["validate_ktau"]
+        validations, remarks = checkpoint["validate_ktau"], []
         collapsed = [epoch for epoch, tau in validations if math.isnan(tau)]
-        if not collapsed:
-            return None
-        kept = checkpoint["snapshots"][checkpoint["index"]]
-        return (
-            f"tau is undefined (nan) at {len(collapsed)} of {len(validations)} validations, first after epoch "
-            f"{collapsed[0]}: one score for all architectures of a batch, which happens with the reference's settings; "
-            f"scoring uses epoch {kept['epoch']}, tau {kept['ktau']:.4f}"
-        )
+        if collapsed:
+            kept = checkpoint["snapshots"][checkpoint["index"]]
+            remarks.append(
+                f"at {len(collapsed)} of {len(validations)} validations, first after epoch {collapsed[0]}, the network "
+                "gave all architectures of a batch one score, so tau is undefined (nan); that happens with these "
+                f"settings; the snapshot of epoch {kept['epoch']} ranks, tau {kept['ktau']:.4f}"
+            )
+        if checkpoint.get("by_autograd"):
+            remarks.append("trained by autograd: network.py has another network or loss than recipes/step.py")
+        return "; ".join(remarks) or None

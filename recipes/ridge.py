@@ -7,8 +7,8 @@ Kendall's tau of the leave-one-out predictions.
 import torch
 
 from common.metrics import kendall_tau, normal_scores
+from recipes.base import Model
 from recipes.base import Recipe as Base
-from recipes.model import Model
 from space import ABSENT, FEATURE_DECISION, FEATURES
 
 PENALTY = 1.0
@@ -39,6 +39,8 @@ def ridge(x, labels):
 
 class Recipe(Base):
     """Effects of single decisions, in closed form."""
+
+    settings = ()  # nothing is random
 
     def fit(self, task, encodings, ranks, device="cpu", report=None):
         weights, held_out = ridge(decision_features(encodings), normal_scores(ranks))

@@ -1,8 +1,10 @@
-"""The reference's optimiser step on one batch, with its gradient written out."""
+"""The reference's optimiser step on one batch: with its gradient written out, or by autograd."""
+
+import copy
 
 import torch
 
-from network import LINEAR_ABOVE
+from network import LINEAR_ABOVE, pairwise_ranking_loss
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, arXiv:1412.6980
 
@@ -24,6 +26,7 @@ class TrainingStep:
 
     def __init__(self, predictor, batch_size, weight_decay):
         parameters = list(predictor.parameters())
+        self.pos = predictor.pos
         self.weight_decay, self.steps = weight_decay, 0
         like, n = parameters[0].detach(), batch_size
         self.parameters = torch.cat([p.detach().reshape(-1) for p in parameters])
@@ -42,8 +45,12 @@ class TrainingStep:
         self.exponential, self.fraction = like.new_empty(n, n), like.new_empty(n, n)
         self.unit = like.new_ones(()) / (n * (n - 1)) * -2
 
+    def inputs(self, encodings):
+        """What the steps take as x: (n, rows, columns) encodings -> (n, inputs), with positions added."""
+        return self.pos(encodings).flatten(1)
+
     def forward(self, x, scores, masks=None):
-        """x: (n, 370), with positions added; writes the (n, 1) scores. masks: the D above, None for no dropout."""
+        """x: (n, inputs); writes the (n, 1) scores. masks: the D above, None for no dropout."""
         hidden = torch.addmm(self.biases[0], x, self.transposed[0], out=self.hidden[0])
         for i in (1, 2, 3):
             hidden = torch.addmm(self.biases[i], hidden, self.transposed[i], out=self.hidden[i]).relu_()
@@ -51,7 +58,7 @@ class TrainingStep:
                 hidden.mul_(masks[i - 1])
         torch.addmm(self.biases[4], hidden, self.transposed[4], out=scores)
 
-    def __call__(self, x, signs, scores, masks, lr):
+    def __call__(self, x, labels, signs, scores, masks, lr):
         """Take one step. signs: (n, n), sign(y_i - y_j); the other arguments as in forward, which writes `scores`."""
         self.forward(x, scores, masks)
         gradients, hidden = self.gradients, self.hidden
@@ -84,12 +91,59 @@ def split(flat, tensors):
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def bernoulli_is_uniform(device):
-    """True where bernoulli_(p) draws the same random numbers as uniform_() < p: not on a GPU, and not with MKL.
+class AutogradStep:
+    """The same step by autograd and torch.optim.Adam: several times as slow, for any network and loss in network.py."""
 
-    Where it is true, recipes/reference.py draws the dropout masks of a whole epoch by one uniform_(), in half the time.
+    hidden = ()  # no masks are drawn for it: the network has its own dropout
+
+    def __init__(self, predictor, weight_decay):
+        with torch.inference_mode(False):
+            self.predictor = copy.deepcopy(predictor)
+            self.optimizer = torch.optim.Adam(self.predictor.parameters(), weight_decay=weight_decay)
+
+    @property
+    def parameters(self):
+        """All parameters, flat."""
+        return torch.cat([parameter.detach().flatten() for parameter in self.predictor.parameters()])
+
+    def inputs(self, encodings):
+        """What the steps take as x."""
+        return encodings
+
+    def forward(self, x, scores, masks=None):
+        """As TrainingStep.forward, without dropout."""
+        scores[:, 0] = self.predictor.eval()(x)
+
+    def __call__(self, x, labels, signs, scores, masks, lr):
+        """As TrainingStep."""
+        with torch.inference_mode(False), torch.enable_grad():
+            found = self.predictor.train()(x.clone())
+            self.optimizer.param_groups[0]["lr"] = lr
+            self.optimizer.zero_grad()
+            pairwise_ranking_loss(found, labels.clone()).backward()
+            self.optimizer.step()
+        scores[:, 0] = found.detach()
+
+
+def is_written_out(predictor, encodings, labels, dropout_ratio):
+    """Whether TrainingStep has the scores and the gradient of the network and the loss in network.py, on this batch.
+
+    encodings: (n, rows, columns); labels: (n,). The generators draw nothing.
     """
-    generator = torch.Generator(device)
-    drawn = torch.empty(1000, device=device).bernoulli_(0.5, generator=generator.manual_seed(0))
-    uniform = torch.empty(1000, dtype=torch.float64, device=device).uniform_(generator=generator.manual_seed(0))
-    return torch.equal(drawn, (uniform < 0.5).float())
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        network, x, labels = copy.deepcopy(predictor).cpu().train(), encodings.cpu().clone(), labels.cpu().clone()
+        before = torch.get_rng_state()
+        expected = network(x)
+        pairwise_ranking_loss(expected, labels).backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    try:
+        step, scores = TrainingStep(copy.deepcopy(network), len(x), weight_decay=0), torch.empty(len(x), 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(before)
+            keep = 1 - dropout_ratio
+            masks = [torch.empty_like(hidden).bernoulli_(keep).div_(keep) for hidden in step.hidden[1:]]
+        step(step.inputs(x), labels, torch.sign(labels[:, None] - labels), scores, masks, lr=0.0)
+    except (RuntimeError, IndexError):  # another number of layers
+        return False
+    pairs = (scores[:, 0], expected.detach()), (step.gradient, gradient)
+    return all(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item()) for ours, theirs in pairs)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from common.processes import delayed_interrupt
-from search.exact import SearchResult
+from search import SearchResult
 from space import ABSENT, DEPTHS, HEADS, LAYERS, MLP_RATIOS, NUM_ARCHITECTURES, OPTIONS, budgets, strings
 
 POPULATION, SAMPLE, BATCH = 100, 25, 10

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import recipes
+from engine.checkpoint import to_bytes
 from recipes.base import Recipe as Base
-from recipes.checkpoint import to_bytes
 from tasks import TASKS, TEST_FILE, TRAIN_FILE
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from space import sample_architectures
 from tasks import TEST_FILE, TRAIN_FILE
 
 ARCHITECTURES = sample_architectures(150, seed=3)
-SCRIPTS = ["main.py", "test.py", "data/surrogate/prepare.py", *(f"tools/{p.name}" for p in ROOT.glob("tools/*.py"))]
+SCRIPTS = ["main.py", "test.py", "tools/surrogate.py", *(f"tools/{p.name}" for p in ROOT.glob("tools/*.py"))]
 
 
 @pytest.fixture

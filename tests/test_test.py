@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT, make_data, make_entries, run_script
 
 from dataset import Data
-from recipes.predictors import load, rank_file
+from engine.predictors import load, rank_file
 from space import sample_architectures
 from tasks import TEST_FILE
 

@@ -23,6 +23,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import plain
 import torch
 from scipy.stats import rankdata
 from torch.utils.data import DataLoader
@@ -33,10 +34,9 @@ from common.metrics import ranks
 from common.processes import cores, one_thread
 from data.surrogate import generate
 from dataset import ArchPerfDataset, encode, load_entries
+from engine.model import score
+from engine.predictors import load
 from network import Predictor
-from recipes import plain
-from recipes.model import score
-from recipes.predictors import load
 from search.evolution import evolve
 from search.exact import best
 from space import columns, sample_architectures
@@ -212,12 +212,12 @@ def machine():
 PARTS = {"commands": bench_commands, "training": bench_training, "scoring": bench_scoring, "search": bench_search}
 
 
-def main():
+def main(argv=None):
     parser = cli.Parser(description=__doc__)
     parts = [*PARTS, "scale"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART", help=", ".join(parts))
     parser.add_argument("--scale_to", type=float, default=1e7, help="most architectures in `scale` (default: 1e7)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
     generate.make()
     print(f"Measured by `python tools/bench.py` on {machine()}; medians of {REPEATS}.", flush=True)

@@ -29,10 +29,11 @@ import recipes
 from common.files import InputError, write_file
 from common.metrics import kendall_tau
 from common.processes import cores, run_jobs
-from dataset import find_data, load_train
+from dataset import load_train
+from engine.model import score
+from engine.trained import learn
 from recipes import RECIPES
 from recipes.base import TooFewError
-from recipes.model import score
 from tasks import find_task
 
 FOLDS = 5
@@ -46,7 +47,7 @@ def split(n, seed):
 
 def fold_tau(_, recipe, task, architectures, ranks, train, test):
     """Fit a recipe on the architectures `train`; returns Kendall's tau on those of `test`, 0 where it is NaN."""
-    fitted, _ = recipe.learn(task, [architectures[i] for i in train], ranks[train])
+    fitted, _ = learn(recipe, task, [architectures[i] for i in train], ranks[train])
     scores = score([recipe.model(fitted)], [architectures[i] for i in test], names=[recipe.name])
     return kendall_tau(scores, torch.as_tensor(ranks[test])[None]).nan_to_num(0).item()
 
@@ -120,7 +121,7 @@ def table_by_size(sizes, n, taus):
     return "\n".join(lines)
 
 
-def parse_arguments():
+def parse_arguments(argv):
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
     help = "only these"
@@ -132,7 +133,7 @@ def parse_arguments():
     parser.add_argument("--jobs", type=cli.positive, help="processes (default: the number of cores)")
     help = "write every tau: {recipe: [seed][fold][task]}, with --sizes {recipe: [size][seed][fold][task]}"
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help=help)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.seed + args.repeats > 2**32:
         parser.error("--repeats: the last seed is above 2**32 - 1")
     return args
@@ -152,9 +153,9 @@ def check_sizes(path, n, tasks, names, sizes):
         raise InputError(f"{next(iter(errors.values()))}; leave {', '.join(errors)} out: --recipes {able}")
 
 
-def main():
-    args = parse_arguments()
-    data = find_data(args.data_path)
+def main(argv=None):
+    args = parse_arguments(argv)
+    data = cli.open_data(args.data_path)
     if args.json:
         data.check_output(args.json)
     architectures, ranks = load_train(data.train_file, args.tasks)

@@ -31,10 +31,12 @@ from scipy.stats import spearmanr
 
 import cli
 from common.files import InputError, read_file, sha256, write_file
-from common.metrics import best_validation, kendall_tau, ranks
-from dataset import PUBLISHED, find_data, load_train, project_path
-from recipes.model import score
-from recipes.predictors import load, shares_beaten
+from common.metrics import kendall_tau, ranks
+from common.paths import PUBLISHED, project_path
+from dataset import load_train
+from engine.model import score
+from engine.predictors import load, shares_beaten
+from recipes.reference import best_validation
 from search.exact import pareto
 from space import measure
 from tasks import TASKS
@@ -203,19 +205,19 @@ def save(figure, path):
     write_file(path, small.getbuffer())
 
 
-def main():
+def main(argv=None):
     parser = cli.Parser(description=__doc__)
     help = "folder of the training file (default: data)"
     parser.add_argument("--data_path", type=cli.folder, default=project_path("data"), metavar="FOLDER", help=help)
     parser.add_argument("--sizes", metavar="FILE", help="draw only this file's taus by the number of labels")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.sizes is not None:
         save(draw_sizes(args.sizes), project_path("logs", "sizes.png"))
         return
     predictors, logs = load(), project_path("logs", PUBLISHED)
-    reference = json.loads(Path(project_path("tools", "reference.json")).read_text())["tasks"]
+    reference = json.loads(Path(project_path("results", "reference.json")).read_text())["tasks"]
     figures = {"tau": draw_taus(logs, predictors, reference), "loss": draw_losses(logs)}
-    path = find_data(args.data_path).train_file
+    path = cli.open_data(args.data_path).train_file
     if not path.exists():
         print(f"{path}: no such file: rank.png and pareto.png are left as they are", file=sys.stderr)
     elif any(sha256(path) != predictor.checkpoint["data"] for predictor in predictors):

@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 import recipes
-from common.files import make_folder, read_file, write_file
-from dataset import PUBLISHED, project_path
-from recipes.checkpoint import to_bytes
+from common.files import read_file, write_file
+from common.paths import PUBLISHED, make_folder, project_path
+from engine.checkpoint import to_bytes
+from engine.trained import load_checkpoint
 from tasks import TASKS
 
 
@@ -24,7 +25,7 @@ def publish(results, logs, to_results, to_logs):
     recipe = recipes.get(recipes.DEFAULT)
     make_folder(to_results)
     for task in TASKS:
-        predictor = recipe.load(recipe.path(results, task), task)
+        predictor = load_checkpoint(recipe, recipe.path(results, task), task)
         used = {predictor.snapshot: predictor.checkpoint["snapshots"][predictor.snapshot]}
         write_file(recipe.path(to_results, task), to_bytes(predictor.checkpoint | {"snapshots": used}))
     for path in Path(logs).glob("*/*/events.out.tfevents.*"):
@@ -33,8 +34,8 @@ def publish(results, logs, to_results, to_logs):
         write_file(target, read_file(path))
 
 
-def main():
-    cli.Parser(description=__doc__).parse_args()
+def main(argv=None):
+    cli.Parser(description=__doc__).parse_args(argv)
     published = project_path("results", PUBLISHED), project_path("logs", PUBLISHED)
     publish(project_path("results"), project_path("logs", "train_final"), *published)
 

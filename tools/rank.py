@@ -16,9 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 from common.files import InputError
-from dataset import find_data
-from recipes import PROBABILITY
-from recipes.predictors import SAMPLED, check_device, load, shares_beaten, shares_intervals
+from engine.predictors import SAMPLED, shares_beaten, shares_intervals
 from space import columns, measure
 
 
@@ -39,7 +37,7 @@ def describe(predictors, architectures, device):
     """Entries of the JSON for n architectures."""
     scores, shares = shares_beaten(predictors, architectures, device)
     has_intervals = predictors[0].recipe.rank_interval is not None
-    intervals = shares_intervals(predictors, scores) if has_intervals else None
+    intervals = shares_intervals(predictors, scores, cli.PROBABILITY) if has_intervals else None
     measured, entries = measure(architectures), []
     for i, architecture in enumerate(architectures):
         layers = measured.layers[i]
@@ -73,21 +71,20 @@ def text(entry, layers):
         lines.append(f"    {name:<10}  {beats}")
         if "interval" in task:
             low, high = task["interval"]
-            lines[-1] += f"   {100 * low:.1f} to {100 * high:.1f} % with probability {PROBABILITY}"
+            lines[-1] += f"   {100 * low:.1f} to {100 * high:.1f} % with probability {cli.PROBABILITY}"
     return "\n".join(lines)
 
 
-def main():
+def main(argv=None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument("architectures", nargs="+", metavar="ARCH", help="37 characters each; - reads standard input")
     cli.add_predictors(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.json:
         cli.messages_to_stderr()
     architectures = read(args.architectures)
-    check_device(args.device)
-    predictors = load(args.tasks, data=find_data(args.data_path), recipe=args.recipe, results=args.results_path)
+    predictors = cli.load_predictors(args, cli.open_data(args.data_path))
     entries = describe(predictors, architectures, args.device)
     if args.json:
         print(json.dumps(entries))

@@ -24,24 +24,7 @@ from scipy.stats import kendalltau
 import cli
 from common.files import InputError, log
 from dataset import label_fields, load_entries, load_same, read_labels
-from recipes.predictors import NOT_PREDICTED
-from tasks import find_task
-
-
-def submitted_ranks(path, entries, task):
-    """Ranks of a task in a submission: (n,) int64, or None where nothing predicted them.
-
-    Raises InputError unless they are integers from 0 to n - 1.
-    """
-    key = find_task(task).rank_key
-    found = [entry.get(key, NOT_PREDICTED) for entry in entries.values()]
-    if all(rank == NOT_PREDICTED for rank in found):
-        return None
-    for name, rank in zip(entries, found, strict=True):
-        if type(rank) is not int or not 0 <= rank < len(entries):
-            expected = f"expected an integer from 0 to {len(entries) - 1}, or --tasks without {task}"
-            raise InputError(f"{path}: {name}: {key} is {json.dumps(rank)[:40]}: {expected}")
-    return np.array(found)
+from engine.submission import submitted_intervals, submitted_ranks
 
 
 def in_best(ranks, k):
@@ -49,17 +32,6 @@ def in_best(ranks, k):
     _, inverse, counts = np.unique(ranks, return_inverse=True, return_counts=True)
     before = np.cumsum(counts) - counts
     return np.clip((k - before) / counts, 0, 1)[inverse]
-
-
-def read_intervals(path, entries, task):
-    """Ends of a task's intervals in the entries of test.py --uncertainty: (2, n) int64; raises InputError."""
-    key = f"{find_task(task).rank_key}_interval"
-    for name, entry in entries.items():
-        ends = entry.get(key)
-        if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int for end in ends)):
-            found = json.dumps(ends)[:40]
-            raise InputError(f"{path}: {name}: {key} is {found}: expected [low, high], as test.py writes")
-    return np.array([entry[key] for entry in entries.values()]).T
 
 
 def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None):
@@ -94,7 +66,7 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
             "best": float(first @ true),
         }
         if intervals is not None:
-            low, high = read_intervals(intervals_path, intervals, name)
+            low, high = submitted_intervals(intervals_path, intervals, name)
             covered = (low <= true) & (true <= high)
             figures[name] |= {"coverage": float(covered.mean()), "top_coverage": float(in_top @ covered / in_top.sum())}
     return figures
@@ -113,7 +85,7 @@ def table(figures, top):
     return "\n".join([*lines, f"{'mean':<10}  {sum(row['tau'] for row in figures.values()) / len(figures):7.4f}"])
 
 
-def main():
+def main(argv=None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument("submission", metavar="SUBMISSION", help="file that test.py wrote")
     parser.add_argument("truth", metavar="TRUTH", help="the same architectures with their true ranks, or other labels")
@@ -123,7 +95,7 @@ def main():
     parser.add_argument(
         "--json", action="store_true", help='print JSON: {"mean_tau": number, "tasks": {task: figures}}'
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.json:
         cli.messages_to_stderr()
     figures = score(args.submission, args.truth, args.tasks, args.top, args.uncertainty)

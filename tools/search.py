@@ -11,6 +11,7 @@ The proof is about predicted scores. What wins a search partly wins by the error
 you trust it. Ctrl-C prints the best found so far, and by how much others may be better.
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -22,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 import cli
-from common.files import InputError, log, write_file
-from dataset import find_data
-from recipes.model import Model, combine, score
-from recipes.predictors import SAMPLED, check_device, load, shares_beaten
+from common.files import InputError, write_file
+from engine.model import combine, score
+from engine.predictors import SAMPLED, shares_beaten
+from recipes.base import Model
 from search.evolution import evolve
 from search.exact import best, pareto
 from space import NUM_ARCHITECTURES, budgets, measure
@@ -74,7 +75,7 @@ def account(found, seconds):
     return f"of {NUM_ARCHITECTURES:,} architectures {parts}, in {seconds:.1f} seconds\n{proven}"
 
 
-def parse_arguments():
+def parse_arguments(argv):
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
     parser.add_argument("--top", type=cli.top, default=10, metavar="K", help="how many of the best (default: 10)")
@@ -82,7 +83,7 @@ def parse_arguments():
     parser.add_argument("--max_macs", type=cli.positive, metavar="N", help="only with at most N multiply-accumulates")
     parser.add_argument("--pareto", action="store_true", help="also the best score for every number of parameters")
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the architectures to this file")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def find(model, args):
@@ -107,16 +108,16 @@ def find(model, args):
             bar.set_postfix_str("", refresh=False)
             bar.set_description_str("for every size ", refresh=False)
             bar.reset()
-            front = pareto(model, progress=lambda share, *_: progress(share), **limits)
+            with contextlib.suppress(KeyboardInterrupt):
+                front = pareto(model, progress=lambda share, *_: progress(share), **limits)
     return found, front, seconds
 
 
-def main():
-    args = parse_arguments()
+def main(argv=None):
+    args = parse_arguments(argv)
     budgets(args.max_params, args.max_macs)  # before anything is loaded
-    check_device(args.device)
-    data = find_data(args.data_path)
-    predictors = load(args.tasks, data=data, recipe=args.recipe, results=args.results_path)
+    data = cli.open_data(args.data_path)
+    predictors = cli.load_predictors(args, data)
     if args.json:
         data.check_output(args.json, [predictor.path for predictor in predictors])
     constant = [predictor.task.name for predictor in predictors if predictor.is_constant]
@@ -128,17 +129,17 @@ def main():
     by = f"the mean of {len(names)} tasks, standardised" if len(names) > 1 else f"the score of {names[0]}"
     print(f"searching for the best by {by}, recipe {args.recipe}", flush=True)
     found, front, seconds = find(model, args)
-    complete = not found.interrupted and (front is None or front.complete)
+    complete = not found.interrupted and (front is not None or not args.pareto)
     ours, others = entries(*found[:2]), entries(*front[:2]) if front else []
     _, shares = shares_beaten(predictors, [row["arch"] for row in (*ours, *others)], args.device)
     print(table(names, ours, shares[:, : len(ours)]))
     print(account(found, seconds))
-    if args.pareto:
-        print(f"\nbest score for every number of parameters{'' if complete else ', up to where it was interrupted'}")
+    if front:
+        print("\nbest score for every number of parameters")
         print(table(names, others, shares[:, len(ours) :], layers=False))
     if not complete:
-        if args.json:
-            log.info(f"{args.json}: not written")
+        left = "" if args.json is None else f"; {args.json}: not written"
+        print(f"search.py: interrupted{left}", file=sys.stderr)
         return 130
     if args.json:
         content = {"tasks": names, "recipe": args.recipe, "proven": not found.left, "architectures": ours}

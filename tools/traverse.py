@@ -18,8 +18,11 @@ from scipy.stats import kendalltau
 
 import cli
 from common.files import log
-from dataset import find_data, load_entries, load_same, read_labels
-from recipes.predictors import check_device, load, rank_file, score_all, submission_path
+from dataset import load_entries, load_same, read_labels
+from engine.predictors import score_all
+from engine.submission import submission_path, write_submission
+from engine.trained import load_checkpoint
+from recipes import DEFAULT
 
 
 def table(names, validation, test):
@@ -48,7 +51,7 @@ def true_taus(data, truth_path, snapshots, device):
     return np.array(validation), np.array(test)
 
 
-def main():
+def main(argv=None):
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
     cli.add_output(parser, "--results_path", "results", "folder of the checkpoints")
@@ -57,13 +60,12 @@ def main():
     parser.add_argument("--truth", metavar="FILE", help="the test file with the true ranks or accuracies")
     help = "name of the submissions (default: traverse, or traverse_NAME with --data_path NAME)"
     parser.add_argument("--save_name", type=cli.file_name, help=help)
-    args = parser.parse_args()
-    check_device(args.device)
-    data = find_data(args.data_path)
+    args = parser.parse_args(argv)
+    data = cli.open_data(args.data_path)
     # All snapshots are loaded before the first submission is written.
     ranked = range(1, args.top + 1)
-    predictors = load(args.tasks, data=data, results=args.results_path)
-    snapshots = [[each.recipe.load(each.path, each.task, -k) for each in predictors] for k in ranked]
+    predictors = cli.load_predictors(args, data, DEFAULT)
+    snapshots = [[load_checkpoint(each.recipe, each.path, each.task, -k) for each in predictors] for k in ranked]
     if args.truth is not None:
         print(table([each.task.name for each in predictors], *true_taus(data, args.truth, snapshots, args.device)))
         return
@@ -71,7 +73,7 @@ def main():
     for path in paths:
         data.check_output(path, [each.path for each in predictors])
     for path, chosen in zip(paths, snapshots, strict=True):
-        rank_file(chosen, data.test_file, path, device=args.device)
+        write_submission(chosen, data.test_file, path, device=args.device)
         log.info(path)
 
 

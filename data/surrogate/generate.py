@@ -1,15 +1,13 @@
 """The surrogate benchmark: synthetic files in the competition's format, with the true ranks of the test file.
 
 An architecture's score on a task is the sum of the effects of its decisions, fitted to real measurements, plus noise
-with the standard deviation of the fit's residuals: effects.json, which prepare.py makes. The idea is that of
+with the standard deviation of the fit's residuals: effects.json, which tools/surrogate.py makes. The idea is that of
 NAS-Bench-301 (Siems et al., arXiv:2008.09777).
 """
 
-import errno
 import hashlib
 import json
 import os
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,10 @@ import numpy as np
 from common.files import InputError, first_line, log, read_file, sha256, write_file
 from common.metrics import ranks
 from space import FEATURES, LENGTH, WIDTH, columns, sample_architectures
-from tasks import TASKS, TEST_FILE, TRAIN_FILE
+from tasks import TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE
 
 FOLDER = Path(__file__).parent
-EFFECTS, TRUTH_FILE = FOLDER / "effects.json", "truth.json"
+EFFECTS = FOLDER / "effects.json"
 TRAINED, TOTAL, SEED = 500, 100_000, 2022
 UNIT = 1e-6
 
@@ -96,8 +94,3 @@ def make(folder=FOLDER):
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{os.path.relpath(EFFECTS)}: damaged, restore it: {first_line(error)}") from None
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EROFS):
-            prepare = shlex.quote(os.path.relpath(FOLDER / "prepare.py"))
-            error.strerror += f": make it elsewhere: python {prepare} --output FOLDER, then --data_path FOLDER"
-        raise

@@ -12,7 +12,6 @@ import termios
 from collections import defaultdict
 
 import pytest
-
 from common.progress import Progress
 
 # (name, epoch, epochs, loss, train tau, validation tau)

@@ -10,7 +10,7 @@ import torch
 from helpers import REFERENCE, OwnRecipe, save_checkpoint
 
 from common.files import InputError
-from recipes.checkpoint import to_bytes, versions
+from engine.checkpoint import to_bytes, versions
 from space import sample_architectures
 from tasks import find_task
 

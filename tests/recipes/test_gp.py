@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 from scipy.stats import kendalltau, norm, rankdata
 
 import recipes
+from engine.model import score
 from recipes import gp
-from recipes.model import score
 from space import sample_architectures
 from tasks import TRAIN_FILE, Task
 

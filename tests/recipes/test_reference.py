@@ -6,17 +6,18 @@ import json
 import math
 
 import numpy as np
+import plain
 import pytest
+import reference
 import torch
 from helpers import REAL_DATA, REFERENCE, needs_real_data, old_torch
 from scipy.stats import kendalltau
 
 from common.files import InputError
 from dataset import ArchPerfDataset, encode, load_train
+from engine.predictors import load
 from network import Predictor
-from recipes import plain, reference
 from recipes.base import TooFewError
-from recipes.predictors import load
 from recipes.reference import train
 from space import sample_architectures
 from tasks import TASKS, Task, find_task

@@ -7,7 +7,7 @@ from scipy.stats import kendalltau, norm
 
 import recipes
 from common.files import InputError
-from recipes.model import score
+from engine.model import score
 from space import sample_architectures
 from tasks import Task
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from plain import pair_loss
 
 from dataset import encode
 from network import Predictor, pairwise_ranking_loss
-from recipes.plain import pair_loss
 from recipes.step import TrainingStep, bernoulli_is_uniform
 from space import sample_architectures
 

@@ -8,7 +8,7 @@ import torch
 
 import space
 from dataset import encode
-from recipes.model import Model
+from engine.model import Model
 from search import exact
 from search.evolution import evolve
 

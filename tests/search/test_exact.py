@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import space
+from engine.model import Model
 from network import Predictor
-from recipes.model import Model
 from search import exact
 
 NO_MATRIX = torch.zeros(87, 87).double()

@@ -6,7 +6,7 @@ from helpers import ROOT, make_data, make_entries
 
 from common.files import InputError
 from data.surrogate import generate
-from recipes.predictors import load, score_all
+from engine.predictors import load, score_all
 from space import columns, sample_architectures
 from tools import bench
 

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, rankdata
 
 from common.files import InputError
 from dataset import load_train
-from recipes.predictors import load, score_all, shares_beaten
+from engine.predictors import load, score_all, shares_beaten
 from space import measure, sample_architectures
 from tasks import TASKS, TRAIN_FILE
 from tools import plot
@@ -21,7 +21,7 @@ FRONT = ["j" + "331" * 10 + "000000", "l" + "111" * 12]
 ARCHITECTURES = sample_architectures(500, seed=3)
 ENTRIES = make_entries(ARCHITECTURES)
 RANKS = {task.name: np.array([entry[task.rank_key] for entry in ENTRIES.values()]) for task in TASKS}
-REFERENCE = json.loads((ROOT / "tools" / "reference.json").read_text())["tasks"]
+REFERENCE = json.loads((ROOT / "results" / "reference.json").read_text())["tasks"]
 PREDICTORS = load()
 
 

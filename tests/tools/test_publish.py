@@ -2,7 +2,7 @@ import shutil
 
 import torch
 
-from recipes.checkpoint import to_bytes
+from engine.checkpoint import to_bytes
 from tasks import TASKS, TEST_FILE, TRAIN_FILE
 
 

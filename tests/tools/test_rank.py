@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import make_data
 
-from recipes.predictors import load, shares_beaten, shares_intervals
+from engine.predictors import load, shares_beaten, shares_intervals
 from space import measure, sample_architectures
 
 LARGEST, SMALLEST = "l" + "111" * 12, "j" + "331" * 10 + "000000"

@@ -13,8 +13,8 @@ import torch
 from helpers import OwnRecipe, Script, add_recipe, save_checkpoint
 
 from dataset import encode
-from recipes.model import combine
-from recipes.predictors import load, shares_beaten
+from engine.model import combine
+from engine.predictors import load, shares_beaten
 from search import exact
 from space import NUM_ARCHITECTURES, measure
 from tasks import TRAIN_FILE, find_task

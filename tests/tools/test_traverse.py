@@ -7,7 +7,7 @@ from helpers import make_entries
 from scipy.stats import kendalltau
 
 from dataset import load_entries
-from recipes.predictors import load, score_all
+from engine.predictors import load, score_all
 from tasks import TEST_FILE
 from tools import traverse
 

@@ -25,7 +25,7 @@ import torch
 
 from common.files import InputError, first_line, read_file
 
-HEADER = ("task", "recipe", "data", "versions")  # keys that a recipe must not use
+HEADER = ("task", "recipe", "data", "versions")  # keys that a recipe must not use; it may set "stopped"
 MAX_WEIGHT = 1e30  # scores are computed in float32; sums of numbers up to this size stay finite there
 
 

@@ -1,8 +1,8 @@
 """Make the files of the surrogate benchmark, or fit its effects to the competition's training file.
 
-    python data/surrogate/prepare.py                    makes the training file, the test file and truth.json here
-    python data/surrogate/prepare.py --output FOLDER    makes them in another folder, for --data_path FOLDER
-    python data/surrogate/prepare.py --fit FOLDER       writes effects.json from FOLDER's training file
+    python tools/surrogate.py                    makes the training file, the test file and truth.json here
+    python tools/surrogate.py --output FOLDER    makes them in another folder, for --data_path FOLDER
+    python tools/surrogate.py --fit FOLDER       writes effects.json from FOLDER's training file
 
 The training and scoring scripts make the files here themselves when they need them.
 """
@@ -13,16 +13,17 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
 
 import cli
-from common.files import log, make_folder, sha256, write_file
+from common.files import log, sha256, write_file
 from common.metrics import kendall_tau, normal_scores
+from common.paths import make_folder, project_path
 from data.surrogate import generate
-from dataset import encode, find_data, load_train, project_path
+from dataset import encode, load_train
 from recipes.ridge import PENALTY, decision_features, ridge
 from space import DEPTHS, HEADS, LAYERS, MLP_RATIOS
 from tasks import TASKS
@@ -31,7 +32,7 @@ FOLDS, SEED = 5, 0
 ABOUT = (
     "An architecture's score is the effect of its depth (10, 11, 12), plus those of each layer's heads and MLP ratio "
     "(a row a layer, a column a choice), plus normal noise with the standard deviation 'residual'. Made by "
-    f"`python data/surrogate/prepare.py --fit`: ridge regression (penalty {PENALTY:g}) of the ranks' normal quantiles "
+    f"`python tools/surrogate.py --fit`: ridge regression (penalty {PENALTY:g}) of the ranks' normal quantiles "
     f"on the one-hot choices; 'residual' and 'ktau', Kendall's tau, by {FOLDS}-fold cross-validation. 'data' is the "
     "sha256 of the training file, 'sha256' those of the files made from this one."
 )
@@ -74,19 +75,19 @@ def fit_file(path):
     return {"about": ABOUT, "data": sha256(path), "tasks": tasks, "sha256": made}
 
 
-def main():
+def main(argv=None):
     parser = cli.Parser(description=__doc__)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--output", type=cli.folder, metavar="FOLDER", help="make the files in this folder")
     choice.add_argument("--fit", type=cli.folder, metavar="FOLDER", help="fit the effects to FOLDER's training file")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.fit:
         folder = args.output or project_path("data", "surrogate")
         make_folder(folder)
         generate.make(folder)
         log.info(f"{folder}: holds the surrogate benchmark")
         return
-    content = fit_file(find_data(args.fit).train_file)
+    content = fit_file(cli.open_data(args.fit).train_file)
     text = json.dumps(content, indent=1)
     text = re.sub(r"\[[^][]*\]", lambda row: json.dumps(json.loads(row[0])), text)  # a row of effects on one line
     write_file(generate.EFFECTS, f"{text}\n".encode())

@@ -1,6 +1,4 @@
-"""The description of a fitted predictor, and the scores of many architectures by several predictors at once."""
-
-from typing import NamedTuple
+"""Scores of many architectures by several fitted models at once."""
 
 import numpy as np
 import torch
@@ -8,54 +6,12 @@ import torch
 from common.files import InputError
 from common.processes import one_thread
 from dataset import encode
-from network import Predictor
-from space import DEPTHS, FEATURES, LENGTH, WIDTH, sample_architectures
+from network import merge_networks, network_scores
+from recipes.base import Model
+from space import DEPTHS, FEATURES, sample_architectures
 
 CHUNK = 1024  # architectures encoded at a time: few enough for the cache
 STANDARDISED = 10_000  # sampled architectures that give a predictor's mean and standard deviation
-
-
-class Model(NamedTuple):
-    """Score of an architecture with features x: x A x + the weighted sum of the networks' scores.
-
-    A high score predicts a high rank number, that is a bad architecture.
-    """
-
-    matrix: torch.Tensor  # (87, 87) float64, A
-    networks: tuple = ()  # state dicts of network.Predictor
-    weights: tuple = ()  # a float for each network
-
-
-def merge_networks(state_dicts, device="cpu", dtype=torch.float32):
-    """Stack k state dicts of Predictor in eval mode as four layers on the 87 features.
-
-    The first two linear layers have no nonlinearity between them: they are merged, in float64, into one map, which
-    takes in the positional encoding and the bias as well. Returns (weights, biases): weights (k, in, out) of four
-    layers, biases (k, 1, out) of the last three.
-    """
-    predictors = []
-    for state_dict in state_dicts:
-        predictors.append(Predictor())
-        predictors[-1].load_state_dict(state_dict)
-    weights, biases = [], []
-    for layer in zip(*(predictor.double().linears() for predictor in predictors), strict=True):
-        weights.append(torch.stack([linear.weight.t() for linear in layer]))  # (k, in, out)
-        biases.append(torch.stack([linear.bias[None] for linear in layer]))  # (k, 1, out)
-    nothing = torch.zeros(1, LENGTH, WIDTH)
-    position = torch.stack([predictor.pos(nothing).flatten(1) for predictor in predictors]).double()
-    bias = (position @ weights[0] + biases[0]) @ weights[1] + biases[1]
-    merged = (weights[0] @ weights[1])[:, FEATURES]
-    merged[:, : len(DEPTHS)] += bias  # an architecture has one depth: adding to all three adds the bias, at no cost
-    return [w.to(device, dtype) for w in (merged, *weights[2:])], [b.to(device, dtype) for b in biases[2:]]
-
-
-def network_scores(x, weights, biases):
-    """Scores of n architectures with features x (n, 87) by the k networks of merge_networks: (k, n)."""
-    hidden = torch.bmm(x.expand(len(weights[0]), -1, -1), weights[0]).relu_()
-    for weight, bias in zip(weights[1:-1], biases[:-1], strict=True):
-        hidden = torch.baddbmm(bias, hidden, weight).relu_()
-    # Transposed: a product with one row is faster than one with one column.
-    return torch.baddbmm(biases[-1], weights[-1].transpose(1, 2), hidden.transpose(1, 2)).squeeze(1)
 
 
 @one_thread()
@@ -63,9 +19,9 @@ def network_scores(x, weights, biases):
 def score(models, architectures, device="cpu", names=None):
     """Score n architecture strings with k models: (k, n); lower is better. float32, with functions float64.
 
-    models: k of Model, or functions from encodings (m, 37, 10) to (m,) real numbers; names: of the models, for
-    messages. Memory beyond the result does not grow with n. Raises InputError for a string outside the search space, a
-    score that is not finite, and a function that returns anything else than m real numbers.
+    models: k of recipes.base.Model, or functions from encodings (m, 37, 10) to (m,) real numbers; names: of the models,
+    for messages. Memory beyond the result does not grow with n. Raises InputError for a string outside the search
+    space, a score that is not finite, and a function that returns anything else than m real numbers.
     """
     names = names or [f"model {i}" for i in range(len(models))]
     described = [(i, model) for i, model in enumerate(models) if isinstance(model, Model)]

@@ -11,7 +11,7 @@ import scipy
 import torch
 
 from common.files import InputError
-from recipes.checkpoint import read, to_bytes, versions
+from engine.checkpoint import read, to_bytes, versions
 
 CONTENT = {"name": "a", "weights": torch.arange(5000.0), "taus": [0.5, None, {-1: (1, True)}]}
 WHOLE = to_bytes(CONTENT)

@@ -12,12 +12,13 @@ from typing import NamedTuple
 from torch.utils.tensorboard import SummaryWriter
 
 import recipes
-from common.files import InputError, log, make_folder, sha256, write_file
+from common.files import InputError, log, sha256, write_file
+from common.paths import check_output
 from common.processes import JobResult, cores, run_jobs
-from dataset import check_unpublished, load_train
+from dataset import load_train
+from engine.checkpoint import to_bytes
+from engine.trained import header, learn, load_checkpoint
 from recipes.base import Recipe, TooFewError
-from recipes.checkpoint import to_bytes
-from recipes.predictors import check_device
 from tasks import Task, find_task
 
 
@@ -80,13 +81,12 @@ def train(
     Raises InputError, TooFewError and OSError for mistakes, before any training starts.
     """
     recipe = recipes.get(recipe)
-    check_device(device)
     results, logs = Path(results or data.results), Path(logs or data.logs / f"train_{recipe.suffix}")
     architectures, labels = load_train(data.train_file, tasks)
     sha, todo = sha256(data.train_file), []
     for name, ranks in labels.items():
         task = recipe.configure(find_task(name), settings or {})
-        outputs = recipe.header(task, sha, device), recipe.path(results, task), logs / name
+        outputs = header(recipe, task, sha, device), recipe.path(results, task), logs / name
         todo.append(TrainingJob(recipe, task, architectures, ranks, device, *outputs))
     _check_sizes(todo)
     todo.sort(key=lambda job: -math.prod(job.steps))  # the longest first: the short ones fill the gaps at the end
@@ -123,8 +123,7 @@ def _check_outputs(data, job):
         str(job.logs).encode()
     except UnicodeEncodeError:
         raise InputError(f"{job.logs}: not UTF-8, which TensorBoard needs: choose another folder or name") from None
-    check_unpublished(job.logs)
-    make_folder(job.logs)
+    check_output(job.logs / "events")
     data.check_output(job.path)
 
 
@@ -150,7 +149,7 @@ def _trained_before(data, todo, resume):
         if not job.path.exists():
             continue
         try:
-            checkpoint = job.recipe.load(job.path, job.task).checkpoint
+            checkpoint = load_checkpoint(job.recipe, job.path, job.task).checkpoint
             if resume and all(checkpoint.get(key, "") == value for key, value in job.header.items()):
                 summary = job.recipe.summary(checkpoint)
                 _ = [f"{number:.4f}" for number in summary.values()]  # raises for other content
@@ -212,7 +211,7 @@ def _train_task(send, job):
 
             rows = "".join(f"| {key} | {value} |\n" for key, value in job.header["task"].items())
             writer("train").add_text(f"{name}/settings", f"| setting | value |\n|---|---|\n{rows}")
-            fitted, is_constant = job.recipe.learn(job.task, job.architectures, job.ranks, job.device, report)
+            fitted, is_constant = learn(job.recipe, job.task, job.architectures, job.ranks, job.device, report)
             checkpoint = job.header | fitted
             write_file(job.path, to_bytes(checkpoint))
     except OSError as error:

@@ -13,9 +13,9 @@ from scipy.stats import norm
 import recipes
 from common.files import InputError, log, sha256
 from dataset import Data, default_folder, encode, project_path
-from recipes import predictors
-from recipes.checkpoint import to_bytes
-from recipes.predictors import check_device, flags, load, rank, rank_file, shares_beaten, shares_intervals
+from engine import predictors
+from engine.checkpoint import to_bytes
+from engine.predictors import check_device, flags, load, rank, rank_file, shares_beaten, shares_intervals
 from space import FEATURES, sample_architectures
 from tasks import TASKS, find_task
 

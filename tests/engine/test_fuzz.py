@@ -15,8 +15,8 @@ from helpers import make_data, make_entries, save_checkpoint
 import recipes
 from common.files import InputError
 from dataset import load_train
-from recipes.checkpoint import to_bytes
-from recipes.model import score
+from engine.checkpoint import to_bytes
+from engine.model import score
 from space import sample_architectures
 from tasks import TRAIN_FILE, find_task
 

@@ -10,8 +10,8 @@ from helpers import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dataset import encode
+from engine.predictors import load, score_all
 from network import Predictor
-from recipes.predictors import load, score_all
 from space import sample_architectures
 
 PREDICTORS = load()
@@ -25,7 +25,7 @@ def test_a_checkpoint_has_the_references_curve_and_the_snapshot_at_its_index(pre
     assert (checkpoint["data"], checkpoint["stopped"], predictor.snapshot) == (DATA, None, task.snapshot)
     epochs, taus = zip(*checkpoint["validate_ktau"], strict=True)
     assert epochs == tuple(epoch for epoch in range(1, 401) if epoch == 1 or epoch % task.val_interval == 0)
-    reference = json.loads((ROOT / "tools" / "reference.json").read_text())["tasks"][task.name]
+    reference = json.loads((ROOT / "results" / "reference.json").read_text())["tasks"][task.name]
     np.testing.assert_allclose(taus, reference["cpu_validate_ktau"], rtol=0, atol=1e-6)
     tau = sorted(set(taus))[task.snapshot]
     ((index, snapshot),) = checkpoint["snapshots"].items()

@@ -8,10 +8,10 @@ from helpers import REAL_DATA, Script, needs_real_data, one_hot
 from scipy.stats import kendalltau, norm
 
 from common.files import sha256
-from data.surrogate import prepare
 from dataset import load_train
 from recipes.ridge import ridge
 from tasks import TASKS, TRAIN_FILE
+from tools import surrogate as prepare
 
 
 def test_the_effects_are_those_of_ridge_regression_and_the_errors_those_of_five_folds(data_folder):
@@ -39,7 +39,7 @@ def test_the_effects_are_those_of_ridge_regression_and_the_errors_those_of_five_
 
 
 def test_a_fit_replaces_the_effects_and_the_files_follow(script, project, data_folder):
-    answer = script("data/surrogate/prepare.py", "--fit", data_folder, root=project)
+    answer = script("tools/surrogate.py", "--fit", data_folder, root=project)
     assert (answer.returncode, answer.stderr) == (0, "")
     folder = project / "data" / "surrogate"
     written = json.loads((folder / "effects.json").read_text())
@@ -51,7 +51,7 @@ def test_a_fit_replaces_the_effects_and_the_files_follow(script, project, data_f
     ]
     assert answer.stdout.splitlines() == [*table, "project/data/surrogate/effects.json: written"]
     flags = {"cwd": project.parent, "root": project}  # two at once make the same whole files
-    with Script("data/surrogate/prepare.py", **flags) as one, Script("data/surrogate/prepare.py", **flags) as two:
+    with Script("tools/surrogate.py", **flags) as one, Script("tools/surrogate.py", **flags) as two:
         assert (one.wait(), two.wait()) == (0, 0)
         assert one.stdout.read().endswith("project/data/surrogate: holds the surrogate benchmark\n")
     assert {name: sha256(folder / name) for name in written["sha256"]} == written["sha256"]

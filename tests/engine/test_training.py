@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dataset
 from common.files import InputError, log, sha256
 from dataset import Data
-from recipes import training
+from engine import training
+from engine.checkpoint import to_bytes
 from recipes.base import TooFewError
-from recipes.checkpoint import to_bytes
 from space import sample_architectures
 from tasks import TRAIN_FILE, find_task
 

@@ -6,8 +6,8 @@ import torch
 
 from common.files import InputError
 from dataset import encode
+from engine.model import CHUNK, Model, combine, score
 from network import Predictor
-from recipes.model import CHUNK, Model, combine, score
 from space import FEATURES, sample_architectures
 
 ARCHITECTURES, NOTHING = sample_architectures(CHUNK + 3, seed=4), torch.zeros(87, 87).double()

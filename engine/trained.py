@@ -1,0 +1,97 @@
+"""One trained task: fit a recipe, describe its checkpoint, and load it from a file."""
+
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from common.files import InputError, first_line
+from common.processes import one_thread
+from dataset import encode
+from engine.checkpoint import HEADER, check_values, from_bytes, read, to_bytes, versions
+from engine.model import score
+from recipes import DEFAULT
+from space import sample_architectures
+from tasks import Task
+
+CHECKED_ON = 1000  # sampled architectures that a model has to score before it is saved or used
+
+
+class TrainedPredictor(NamedTuple):
+    """A task's checkpoint, and the model in it that scores."""
+
+    recipe: object
+    task: Task
+    path: Path
+    checkpoint: dict
+    snapshot: int | None  # index of the snapshot that scores, where the recipe keeps several
+    model: object  # as Recipe.model returns it
+    is_constant: bool  # gives one score to all architectures: it ranks nothing
+
+    def __repr__(self):  # without the weights
+        return f"<{self.task.name}: {self.path}>"
+
+
+def learn(recipe, task, architectures, ranks, device="cpu", report=None):
+    """Fit a recipe to n architecture strings and their ranks: (fitted part of a checkpoint, whether it is constant).
+
+    Every training goes through here, so that its bytes depend on nothing else. Raises as recipe.fit, and InputError
+    where the recipe returns what cannot be saved or cannot score.
+    """
+    random.seed(task.seed)
+    np.random.seed(task.seed % 2**32)
+    torch.manual_seed(task.seed)
+    with one_thread():
+        fitted = recipe.fit(task, encode(architectures), ranks, device, report)
+    where = f"recipe {recipe.name}, task {task.name}: what `fit` returns"
+    if not isinstance(fitted, dict) or not fitted.keys().isdisjoint(HEADER):
+        raise InputError(f"{where}: expected a dictionary without the keys {', '.join(HEADER)}")
+    check_values(where, fitted)
+    try:
+        from_bytes(to_bytes(fitted))
+    except Exception as error:
+        raise InputError(f"{where}: cannot be saved and read back: {type(error).__name__}") from None
+    _, is_constant = _checked_model(recipe, task, fitted, recipe.snapshot_index(fitted))
+    return fitted, is_constant
+
+
+def _checked_model(recipe, task, checkpoint, index):
+    """(model, whether it gives one score to all): checks that it scores CHECKED_ON sampled architectures."""
+    model = recipe.model(checkpoint, index)
+    name = f"recipe {recipe.name}, task {task.name}"
+    scores = score([model], sample_architectures(CHECKED_ON, seed=0), names=[name])[0]
+    if recipe.rank_interval:  # its fields may be damaged, too
+        recipe.rank_interval(checkpoint, scores, CHECKED_ON, 0.5)
+    return model, bool((scores == scores[0]).all())
+
+
+def header(recipe, task, data, device="cpu"):
+    """A checkpoint without the fitted part; data: SHA-256 of the training file."""
+    about = {"task": {"name": task.name} | {name: getattr(task, name) for name in recipe.settings}}
+    about |= {} if recipe.name == DEFAULT else {"recipe": recipe.name}
+    return about | {"data": data, "versions": versions(device), "stopped": None}
+
+
+def load_checkpoint(recipe, path, task, index=None):
+    """Load the checkpoint of `task` at `path`: TrainedPredictor. index: of a snapshot, by default the recorded one.
+
+    Raises InputError where it is not a checkpoint of this task and recipe, or cannot score; OSError.
+    """
+    checkpoint = read(path)
+    try:
+        checkpoint = recipe.convert(checkpoint, task)
+        found, name = checkpoint.get("recipe", DEFAULT), checkpoint["task"]["name"]
+        if found != recipe.name:
+            raise InputError(f"a checkpoint of the recipe {found}: expected {recipe.name}")
+        if name != task.name:
+            raise InputError(f"a checkpoint of {name}: expected {task.name}")
+        index = recipe.snapshot_index(checkpoint, index)
+        recipe.describe(checkpoint, index)
+        return TrainedPredictor(recipe, task, path, checkpoint, index, *_checked_model(recipe, task, checkpoint, index))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # any other content, or a mistake in a recipe
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{path}: the recipe {recipe.name} cannot use it, train it again: {what}") from error
