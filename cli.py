@@ -16,7 +16,7 @@ from tqdm import tqdm
 from common.files import InputError, describe, first_line, log, printable
 from common.paths import project_path
 from recipes import DEFAULT, RECIPES
-from tasks import TASKS, TEST_FILE, TRAIN_FILE, find_task
+from tasks import FILES, TASKS, find_task
 
 PROBABILITY = 0.8  # with which the intervals that the commands print hold the true rank
 
@@ -109,7 +109,7 @@ def check_device(name):
 def default_folder():
     """Path of the folder with the competition's files, or the surrogate's if both are missing."""
     # If either file is there, use this folder; a missing other file is then an error, not replaced by the surrogate's.
-    has_files = any(Path(project_path("data", name)).exists() for name in (TRAIN_FILE, TEST_FILE))
+    has_files = any(Path(project_path("data", name)).exists() for name in FILES)
     return project_path("data") if has_files else project_path("data", "surrogate")
 
 
@@ -165,6 +165,36 @@ def flags(data, recipe, tasks=None, results=None):
     words += ["--results_path", results] if results else []
     words += ["--tasks", *tasks] if tasks else []
     return "".join(f" {shlex.quote(str(word))}" for word in words)
+
+
+def short(number):
+    """A cost in four digits: 68.68M, 14.07G, 0.012."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(number) >= unit:
+            return f"{number / unit:.4g}{name}"
+    return f"{number:.6g}"
+
+
+def decisions_text(values):
+    """What space.Space.values says, in a line: "depth 10, heads 12 11 ..."."""
+    texts = {name: " ".join(map(str, of)) if isinstance(of, list) else of for name, of in values.items()}
+    return ", ".join(f"{name} {of}" for name, of in texts.items())
+
+
+def budget(text):
+    """NAME=VALUE of --max: (name, largest value)."""
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value) if name else None
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}': expected NAME=VALUE, such as params=70e6")
+
+
+def add_budgets(parser):
+    """Add --max."""
+    help = "only architectures whose cost NAME (of space.json; params, macs) is at most VALUE; may be repeated"
+    parser.add_argument("--max", nargs="+", action="extend", default=[], type=budget, metavar="NAME=VALUE", help=help)
 
 
 class Progress:

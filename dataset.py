@@ -1,7 +1,6 @@
 """The data: one-hot encoding of architectures, labels, the competition's two JSON files, and the folder they lie in."""
 
 import json
-import math
 import os
 import re
 from pathlib import Path
@@ -10,30 +9,28 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from common.files import InputError, first_line, log, read_file
+from common.files import InputError, log, read_json
 from common.paths import PUBLISHED, check_output, project_path
-from space import WIDTH, columns
-from tasks import TASK_NAME, TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE, find_task
+from space import VIT, Space, read_space
+from tasks import OWN_NAMES, TASK_NAME, TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE, find_task
 
-ONE_HOT = np.eye(WIDTH + 1, WIDTH, dtype=np.float32)  # the last row, index ABSENT = -1, is zero
+SPACE_FILE = "space.json"
 
 
-def encode(architectures):
-    """One-hot encode architecture strings.
+def encode(space, architectures):
+    """One-hot encode architecture strings of a space.Space.
 
-    architectures: n strings. Returns (n, 37, 10) float32: row 0 holds the depth in columns 0-2; each layer has a row
-    for its heads (3-5), its MLP ratio (6-8) and its embedding (9); rows of absent layers are zero. Raises InputError
-    for a string outside the search space.
+    architectures: n strings. Returns (n, rows, columns) float32, a row for each decision; of VIT (n, 37, 10): row 0
+    holds the depth in columns 0-2; each layer has a row for its heads (3-5), its MLP ratio (6-8) and its embedding (9);
+    rows of absent layers are zero. Raises InputError for a string outside the space.
     """
-    return torch.from_numpy(ONE_HOT.take(columns(architectures), axis=0, mode="wrap"))
+    one_hot = np.eye(space.shape[1] + 1, space.shape[1], dtype=np.float32)  # the last row, index ABSENT = -1, is zero
+    return torch.from_numpy(one_hot.take(space.columns(space.parse(architectures)), axis=0, mode="wrap"))
 
 
-def load_entries(path):
-    """Read a file of architectures: (architectures, entries), n strings in the file's order and its JSON object.
-
-    Labels are not checked. Raises InputError naming file, key and position, OSError where the file cannot be read.
-    """
-    entries = _read_json(path)
+def read_entries(path):
+    """Read a file of architectures: its JSON object, {name: {"arch": ..., labels}}; raises InputError, OSError."""
+    entries = read_json(path)
     if not isinstance(entries, dict) or not entries:
         raise InputError(f'{path}: expected an object of architectures, {{"arch1": {{...}}, ...}}')
     for name, entry in entries.items():
@@ -41,37 +38,18 @@ def load_entries(path):
             raise InputError(f"{path}: {name}: expected an object with 'arch' and the labels")
         if "arch" not in entry:
             raise InputError(f"{path}: {name}: 'arch' is missing")
-    architectures = [entry["arch"] for entry in entries.values()]
-    columns(architectures, [f"{path}: {name}" for name in entries])
-    return architectures, entries
+    return entries
 
 
-def _read_json(path):
-    def unique(pairs):
-        entry = dict(pairs)
-        if len(entry) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in entry if names.count(name) > 1)
-            raise InputError(f"{path}: key '{twice}' occurs twice in one object: expected once")
-        return entry
+def load_entries(path, space=VIT):
+    """Read a file of architectures of a space: (architectures, entries), n strings in the file's order, and its object.
 
-    def finite(text):
-        number = float(text)
-        if not math.isfinite(number):
-            raise InputError(f"{path}: holds {text[:40]}: expected a finite number")
-        return number
-
-    try:
-        text = read_file(path).decode("utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}") from None
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:  # a number too long; nested too deeply
-        raise InputError(f"{path}: not JSON that can be read: {first_line(error)}") from None
+    "arch" of an entry is a string or an object {decision: choice}. Labels are not checked. Raises InputError naming
+    file, key and position, OSError where the file cannot be read.
+    """
+    entries = read_entries(path)
+    choices = space.parse([entry["arch"] for entry in entries.values()], [f"{path}: {name}" for name in entries])
+    return space.strings(choices), entries
 
 
 def label_fields(path, entries):
@@ -96,62 +74,102 @@ def label_fields(path, entries):
     return {name: fields[name] for name in dict.fromkeys([*known, *fields])}
 
 
+class Labels(NamedTuple):
+    """Labels of n different architectures on one task; smaller is better."""
+
+    architectures: list  # n strings
+    values: np.ndarray  # (n,) float64, means over the measurements of an architecture
+    counts: np.ndarray  # (n,) int64, how many measurements
+    ranks: np.ndarray  # (n,) int64 in [0, n): the number of smaller labels, so that ties share the lowest rank
+    measured: bool  # the distances of the labels mean something: accuracies, not ranks
+
+    def select(self, indices):
+        """Some of them; the ranks stay as they are."""
+        rows = (array[indices] for array in (self.values, self.counts, self.ranks))
+        return Labels([self.architectures[i] for i in indices], *rows, self.measured)
+
+
+def _numbers(path, entries, field):
+    """Labels of a field, larger ones of `_accuracy` negated: a list, None where they are null; raises InputError."""
+    sign, found = -1 if field.endswith("_accuracy") else 1, []
+    for name, entry in entries.items():
+        if field not in entry:
+            raise InputError(f"{path}: {name}: '{field}' is missing: write null where it is not measured")
+        label = entry[field]
+        if label is not None and not (type(label) in (int, float) and abs(label) < 1e300):
+            raise InputError(f"{path}: {name}: {field} is {json.dumps(label)[:40]}: expected a finite number or null")
+        found.append(label if label is None else sign * label)
+    return found
+
+
+def _rank(numbers):
+    """Number of smaller ones of each of n numbers, (n,) int64; in Python's numbers, which compare exactly."""
+    first = {}
+    for position, number in enumerate(sorted(numbers)):
+        first.setdefault(number, position)
+    return np.array([first[number] for number in numbers])
+
+
+def _fields(path, entries, tasks):
+    """Fields of the tasks as label_fields, by default all; raises InputError for a task that is not labelled."""
+    fields = label_fields(path, entries)
+    for name in tasks or ():
+        if name not in fields:
+            raise InputError(f"{path}: does not label the task '{name}': it labels {', '.join(fields)}")
+    return {name: field for name, field in fields.items() if tasks is None or name in tasks}
+
+
 def read_labels(path, entries, tasks=None):
     """Ranks of the labels in `entries`, of the file at `path`: {task name: (n,) int64 in [0, n)}, 0 is the best.
 
     Labels are any finite numbers. A rank is the number of better labels, the smaller ones of `<task>_rank` and the
     larger ones of `<task>_accuracy`: ties share the lowest rank, and a permutation of 0 to n - 1 in `<task>_rank` does
     not change. tasks: names, by default all that the file labels. Raises InputError as label_fields, and for a task
-    that the file does not label or labels only in some entries, a label that is not a number, and an architecture that
-    occurs twice with different labels.
+    that the file does not label or labels only in some entries, and a label that is not a number.
     """
-    fields = label_fields(path, entries)
-    for name in tasks or ():
-        if name not in fields:
-            raise InputError(f"{path}: does not label the task '{name}': it labels {', '.join(fields)}")
-    fields = {name: fields[name] for name in fields if tasks is None or name in tasks}
-    return {name: _rank_labels(path, entries, name, field) for name, field in fields.items()}
+    found = {}
+    for task, field in _fields(path, entries, tasks).items():
+        numbers = _numbers(path, entries, field)
+        if None in numbers:
+            name = list(entries)[numbers.index(None)]
+            raise InputError(f"{path}: {name}: {field} is null: expected a label of every entry")
+        found[task] = _rank(numbers)
+    return found
 
 
-def _rank_labels(path, entries, task, field):
-    labels, first = [], {}
-    for name, entry in entries.items():
-        if field not in entry:
-            raise InputError(f"{path}: {name}: '{field}' is missing: label every entry, or leave the task out")
-        label = entry[field]
-        if type(label) not in (int, float):
-            raise InputError(f"{path}: {name}: {field} is {json.dumps(label)[:40]}: expected a finite number")
-        other = first.setdefault(entry["arch"], name)
-        if entries[other][field] != label:
-            raise InputError(f"{path}: {name}: the architecture of {other} with another {field}")
-        labels.append(label)
-    larger = field.endswith("_accuracy")
-    better = {}  # label -> how many are better; in Python's numbers, which compare integers of any size exactly
-    for position, label in enumerate(sorted(labels, reverse=larger)):
-        better.setdefault(label, position)
-    if larger or set(better) - set(range(len(labels))):
-        log.info(
-            f"{field}: only the order of these labels counts, the {'largest' if larger else 'smallest'} is the best"
-        )
-    elif len(better) < len(labels):
-        log.info(f"{field}: some architectures share a rank")
-    return np.array([better[label] for label in labels])
+def load_train(path, tasks=None, space=VIT):
+    """Read a training file: {task name: Labels}, architectures in the file's order.
 
-
-def load_train(path, tasks=None):
-    """Read a training file: (architectures, labels), n strings in the file's order and the ranks as read_labels.
-
-    tasks: names, by default all that the file labels. Raises as load_entries and read_labels, and InputError where all
-    labels of a task are equal.
+    Entries whose label is null are left out; of an architecture that occurs several times the labels are averaged.
+    tasks: names, by default all that the file labels. Raises as load_entries and label_fields, and InputError for a
+    label that is not a number and where all labels of a task are equal.
     """
-    architectures, entries = load_entries(path)
-    labels = read_labels(path, entries, tasks)
-    if tasks is None and [*labels] != [task.name for task in TASKS]:
-        log.info(f"tasks labelled in {path}: {', '.join(labels)}")
-    for name, ranks in labels.items():
-        if not ranks.any():
-            raise InputError(f"{path}: {name}: all labels are equal: there is no order to learn")
-    return architectures, labels
+    architectures, entries = load_entries(path, space)
+    fields, found = _fields(path, entries, tasks), {}
+    if tasks is None and [*fields] != [task.name for task in TASKS]:
+        log.info(f"tasks labelled in {path}: {', '.join(fields)}")
+    for task, field in fields.items():
+        measured = {}
+        for architecture, number in zip(architectures, _numbers(path, entries, field), strict=True):
+            if number is not None:
+                measured.setdefault(architecture, []).append(number)
+        missing = len(entries) - sum(map(len, measured.values()))
+        repeated = sum(len(numbers) > 1 for numbers in measured.values())
+        if missing:
+            log.info(f"{path}: {field}: {missing} of {len(entries)} entries are not measured (null): left out")
+        if repeated:
+            log.info(f"{path}: {field}: {repeated} architectures are measured several times: their labels are averaged")
+        means = [numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers) for numbers in measured.values()]
+        if len(set(means)) < 2:
+            why = "all labels are equal" if means else "no entry is measured"
+            raise InputError(f"{path}: {task}: {why}: there is no order to learn")
+        if field.endswith("_accuracy") or set(means) - set(range(len(entries))):
+            log.info(f"{field}: the {'largest' if field.endswith('_accuracy') else 'smallest'} label is the best")
+        elif len(set(means)) < len(means):
+            log.info(f"{field}: some architectures share a rank")
+        values, counts = np.array(means, float), np.array(list(map(len, measured.values())))
+        found[task] = Labels(list(measured), values, counts, _rank(means), field.endswith("_accuracy"))
+    return found
 
 
 def load_same(path, other_path, other):
@@ -159,14 +177,15 @@ def load_same(path, other_path, other):
 
     Raises InputError unless both hold the same architectures under the same names, OSError.
     """
-    _, entries = load_entries(path)
+    entries = read_entries(path)
     for name in (*other, *entries):
         if name not in entries:
             raise InputError(f"{path}: {name} is missing: expected the {len(other)} architectures of {other_path}")
         if name not in other:
             raise InputError(f"{path}: {name} is not one of the {len(other)} architectures of {other_path}: remove it")
-        if entries[name]["arch"] != other[name]["arch"]:
-            raise InputError(f"{path}: {name}: arch is {entries[name]['arch']}: expected {other[name]['arch']}")
+        found, expected = entries[name]["arch"], other[name]["arch"]
+        if found != expected:
+            raise InputError(f"{path}: {name}: arch is {json.dumps(found)}: expected {json.dumps(expected)}")
     return {name: entries[name] for name in other}
 
 
@@ -175,14 +194,20 @@ class Data(NamedTuple):
 
     folder: Path
     name: str  # of the folder below results/ and logs/; empty for the project's data/ itself
+    space: Space = VIT
+
+    def _path(self, name):
+        """Of the competition's file, or of the user's own where that is not there."""
+        own = Path(self.folder, OWN_NAMES[name])
+        return own if own.exists() or (self.name and not Path(self.folder, name).exists()) else Path(self.folder, name)
 
     @property
     def train_file(self):
-        return Path(self.folder, TRAIN_FILE)
+        return self._path(TRAIN_FILE)
 
     @property
     def test_file(self):
-        return Path(self.folder, TEST_FILE)
+        return self._path(TEST_FILE)
 
     @property
     def truth_file(self):
@@ -205,21 +230,31 @@ class Data(NamedTuple):
 
         Raises InputError, also where it lies in the published run; OSError where it cannot be written.
         """
-        check_output(path, [self.train_file, self.test_file, self.truth_file, *inputs])
+        names = self.train_file, self.test_file, self.truth_file, Path(self.folder, SPACE_FILE)
+        check_output(path, [*names, *inputs])
 
 
 def find_data(folder):
-    """Find the data in a folder: Data. Raises InputError where it is no folder, or has the published run's name."""
+    """Find the data in a folder: Data, with the space that its space.json describes, by default VIT.
+
+    Raises InputError where it is no folder, has the published run's name or another space.json than space.read_space
+    takes; OSError.
+    """
     if not os.path.isdir(folder):
-        raise InputError(f"{folder}: no such folder: expected the folder of {TRAIN_FILE} or {TEST_FILE}")
+        raise InputError(f"{folder}: no such folder: expected the folder of {' or '.join(OWN_NAMES.values())}")
     name = Path(os.path.realpath(folder)).name
     if name == PUBLISHED:
         raise InputError(f"{folder}: results/{name} is the published run: give the folder another name")
-    return Data(Path(folder), "" if os.path.samefile(folder, project_path("data")) else name)
+    path = Path(folder, SPACE_FILE)
+    space = read_space(path) if path.exists() else VIT
+    for theirs, ours in OWN_NAMES.items():
+        if Path(folder, theirs).exists() and Path(folder, ours).exists():
+            log.info(f"{folder}: has {ours} and {theirs}: {ours} is used")
+    return Data(Path(folder), "" if os.path.samefile(folder, project_path("data")) else name, space)
 
 
 class ArchPerfDataset(torch.utils.data.Dataset):
-    """Training or test file of the folder `root` as a torch Dataset, one item per architecture.
+    """Training or test file of the competition in the folder `root` as a torch Dataset, one item per architecture.
 
     With train=True an item is (encoding, rank), otherwise an encoding: (37, 10) float32; a rank is an int.
     target_type: the task, such as `cplfw` or `cplfw_rank`. Raises as load_train and load_entries.
@@ -227,13 +262,11 @@ class ArchPerfDataset(torch.utils.data.Dataset):
 
     def __init__(self, root, target_type, train=True):
         if train:
-            name = find_task(target_type).name
-            architectures, labels = load_train(Path(root) / TRAIN_FILE, [name])
-            self.ranks = labels[name].tolist()
+            (labels,) = load_train(Path(root) / TRAIN_FILE, [find_task(target_type).name]).values()
+            architectures, self.ranks = labels.architectures, labels.ranks.tolist()
         else:
-            architectures, _ = load_entries(Path(root) / TEST_FILE)
-            self.ranks = None
-        self.encodings = encode(architectures)
+            (architectures, _), self.ranks = load_entries(Path(root) / TEST_FILE), None
+        self.encodings = encode(VIT, architectures)
 
     def __len__(self):
         return len(self.encodings)

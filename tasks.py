@@ -10,6 +10,8 @@ from common.files import InputError
 
 TRAIN_FILE = "CVPR_2022_NAS_Track2_train.json"
 TEST_FILE = "CVPR_2022_NAS_Track2_test.json"
+OWN_NAMES = {TRAIN_FILE: "train.json", TEST_FILE: "test.json"}  # of the same in a user's own folder
+FILES = (*OWN_NAMES, *OWN_NAMES.values())
 TRUTH_FILE = "truth.json"  # the test file with its true ranks, where they are known
 # Allowed task names. A leading `-` would look like a flag; a trailing `_rank` or `_accuracy` would name the labels.
 TASK_NAME = r"(?!-)(?!.*_(?:rank|accuracy)$)[A-Za-z0-9_-]+"

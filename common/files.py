@@ -2,7 +2,9 @@
 
 import errno
 import hashlib
+import json
 import logging
+import math
 import os
 import secrets
 from pathlib import Path
@@ -54,6 +56,36 @@ def read_file(path):
         return Path(path).read_bytes()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def read_json(path):
+    """Content of a JSON file; raises InputError where it is none, repeats a key or has a number that is not finite."""
+
+    def unique(pairs):
+        entry = dict(pairs)
+        if len(entry) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in entry if names.count(name) > 1)
+            raise InputError(f"{path}: key '{twice}' occurs twice in one object: expected once")
+        return entry
+
+    def finite(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise InputError(f"{path}: holds {text[:40]}: expected a finite number")
+        return number
+
+    try:
+        text = read_file(path).decode("utf-8")
+        return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}") from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number too long; nested too deeply
+        raise InputError(f"{path}: not JSON that can be read: {first_line(error)}") from None
 
 
 def write_file(path, data):

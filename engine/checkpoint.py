@@ -4,6 +4,7 @@ A checkpoint is a dictionary that torch.save wrote, of tensors, numbers, strings
 
     task      {"name": name of the task, and the value of each setting that the recipe uses}
     recipe    name of the recipe; absent for the recipe `reference`
+    space     SHA-256 of the search space, space.Space.digest; absent for the competition's
     data      SHA-256 of the training file
     versions  versions, device and CPU kernels of the training, as `versions` returns them
     stopped   None, or why training ended early
@@ -25,7 +26,7 @@ import torch
 
 from common.files import InputError, first_line, read_file
 
-HEADER = ("task", "recipe", "data", "versions")  # keys that a recipe must not use; it may set "stopped"
+HEADER = ("task", "recipe", "space", "data", "versions")  # keys that a recipe must not use; it may set "stopped"
 MAX_WEIGHT = 1e30  # scores are computed in float32; sums of numbers up to this size stay finite there
 
 

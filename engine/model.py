@@ -8,7 +8,6 @@ from common.processes import one_thread
 from dataset import encode
 from network import merge_networks, network_scores
 from recipes.base import Model
-from space import DEPTHS, FEATURES, sample_architectures
 
 CHUNK = 1024  # architectures encoded at a time: few enough for the cache
 STANDARDISED = 10_000  # sampled architectures that give a predictor's mean and standard deviation
@@ -17,42 +16,45 @@ STANDARDISED = 10_000  # sampled architectures that give a predictor's mean and 
 @one_thread()
 @torch.inference_mode()
 def score(models, architectures, device="cpu", names=None):
-    """Score n architecture strings with k models: (k, n); lower is better. float32, with functions float64.
+    """Score n architecture strings with k models of a space: (k, n) float32, with functions float64; lower is better.
 
-    models: k of recipes.base.Model, or functions from encodings (m, 37, 10) to (m,) real numbers; names: of the models,
-    for messages. Memory beyond the result does not grow with n. Raises InputError for a string outside the search
-    space, a score that is not finite, and a function that returns anything else than m real numbers.
+    models: k of recipes.base.Model; names: of the models, for messages. Memory beyond the result does not grow with n.
+    Raises InputError for a string outside the search space, a score that is not finite, and a function that returns
+    anything else than m real numbers.
     """
-    names = names or [f"model {i}" for i in range(len(models))]
-    described = [(i, model) for i, model in enumerate(models) if isinstance(model, Model)]
-    functions = [(i, model) for i, model in enumerate(models) if not isinstance(model, Model)]
-    quadratic = [(i, model.matrix.to(device, torch.float32)) for i, model in described if model.matrix.any()]
-    networks = [network for _, model in described for network in model.networks]
-    merged = merge_networks(networks, device) if networks else None
-    owner = torch.tensor([i for i, model in described for _ in model.networks], device=device)
-    weights = torch.tensor([weight for _, model in described for weight in model.weights], device=device)[:, None]
+    names, space = names or [f"model {i}" for i in range(len(models))], models[0].space
+    quadratic = [(i, model.matrix.to(device, torch.float32)) for i, model in enumerate(models) if _any(model.matrix)]
+    functions = [(i, model.function) for i, model in enumerate(models) if model.function]
+    networks = [network for model in models for network in model.networks]
+    merged = merge_networks(networks, space, device) if networks else None
+    owner = torch.tensor([i for i, model in enumerate(models) for _ in model.networks], device=device)
+    weights = torch.tensor([weight for model in models for weight in model.weights], device=device)[:, None]
 
     scores = torch.empty(len(models), len(architectures), dtype=torch.float64 if functions else torch.float32)
     for start in range(0, len(architectures), CHUNK):
-        encodings = encode(architectures[start : start + CHUNK])
-        x = encodings.to(device).flatten(1)[:, FEATURES]
+        encodings = encode(space, architectures[start : start + CHUNK])
+        x = encodings.to(device).flatten(1)[:, space.features]
         values = torch.zeros(len(models), len(x), device=device)
         if networks:
             values.index_add_(0, owner, network_scores(x, *merged).mul_(weights))
         for i, matrix in quadratic:
             values[i] += (x @ matrix).mul_(x).sum(1)
         scores[:, start : start + CHUNK] = values
-        for i, model in functions:
-            scores[i, start : start + CHUNK] = _call(model, encodings, names[i])
+        for i, function in functions:
+            scores[i, start : start + CHUNK] = _call(function, encodings, names[i])
     for name, row in zip(names, scores, strict=True):
         if not row.isfinite().all():
             raise InputError(f"{name}: {(~row.isfinite()).sum()} of {len(row)} scores are not finite: train it again")
     return scores
 
 
-def _call(model, encodings, name):
+def _any(matrix):
+    return matrix is not None and matrix.any()
+
+
+def _call(function, encodings, name):
     """Scores of the encodings by a function; raises InputError unless they are a real number each."""
-    found = model(encodings.clone())
+    found = function(encodings.clone())
     expected = f"expected {len(encodings)} real numbers"
     try:
         found = torch.as_tensor(found)
@@ -66,23 +68,29 @@ def _call(model, encodings, name):
 
 
 def combine(models, device="cpu"):
-    """One model whose score is the mean of the k models' standardised scores, or the only model; k Models or functions.
+    """One model whose score is the mean of the k models' standardised scores, or the only model.
 
     Standardised scores: less their mean, divided by their standard deviation, over STANDARDISED sampled architectures.
-    The deviation of a constant model counts as 1. Returns a Model of Models, and of functions a function.
+    The deviation of a constant model counts as 1.
     """
     if len(models) == 1:
         return models[0]
-    scores = score(models, sample_architectures(STANDARDISED, seed=0), device).double().numpy()
+    space = models[0].space
+    scores = score(models, space.some(STANDARDISED), device).double().numpy()
     means, stds = scores.mean(1), scores.std(1)
     scales = [float(1 / (len(models) * std)) for std in np.where(np.ptp(scores, 1) > 0, stds, 1)]
     offset = float(-means @ scales)
-    pairs = list(zip(scales, models, strict=True))
-    if not isinstance(models[0], Model):
-        return lambda encodings: (
-            sum(scale * torch.as_tensor(model(encodings)).double() for scale, model in pairs) + offset
-        )
-    matrix = sum(scale * model.matrix for scale, model in pairs)
-    matrix[range(len(DEPTHS)), range(len(DEPTHS))] += offset  # one of these features is 1, the others are 0
-    weights = tuple(scale * weight for scale, model in pairs for weight in model.weights)
-    return Model(matrix, tuple(network for model in models for network in model.networks), weights)
+    if any(model.function for model in models):
+        pairs = [(scale, model.function) for scale, model in zip(scales, models, strict=True)]
+
+        def function(encodings):
+            return sum(scale * torch.as_tensor(function(encodings)).double() for scale, function in pairs) + offset
+
+        return Model(space, function=function)
+    matrix = torch.zeros(len(space.features), len(space.features), dtype=torch.float64)
+    for scale, model in zip(scales, models, strict=True):
+        matrix += 0 if model.matrix is None else scale * model.matrix
+    first = range(space.counts[0])  # of these features one is 1, the others are 0
+    matrix[first, first] += offset
+    weights = tuple(scale * weight for scale, model in zip(scales, models, strict=True) for weight in model.weights)
+    return Model(space, matrix, tuple(network for model in models for network in model.networks), weights)

@@ -1,6 +1,7 @@
 """Trained predictors: load the user's own, or the published ones where there are none; scores, ranks, intervals."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from common.paths import PUBLISHED, project_path
 from dataset import label_fields, load_entries
 from engine.model import score
 from engine.trained import load_checkpoint
-from space import sample_architectures
+from space import VIT
 from tasks import TASKS, find_task
 
 SAMPLED = 100_000  # architectures that stand for the search space
@@ -34,14 +35,16 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
     default the data's; a task that has no checkpoint for this data falls back to the published one, if any, and says
     so. snapshot: index of a snapshot, by default the recorded one. Raises MissingError, InputError, OSError.
     """
-    recipe, published = recipes.get(recipe), Path(project_path("results", PUBLISHED))
+    recipe = recipes.get(recipe, data.space if data else VIT)
+    published = Path(project_path("results", PUBLISHED))
     sha = None  # of the training file
     if data and data.train_file.exists():
         sha = sha256(data.train_file)
-        tasks = tasks or label_fields(data.train_file, load_entries(data.train_file)[1])
+        tasks = tasks or label_fields(data.train_file, load_entries(data.train_file, data.space)[1])
     folder = Path(results or (data.results if data else published))
     wanted = map(find_task, tasks or [task.name for task in TASKS])
-    fallback = {task: not results and recipe.path(published, task).exists() for task in wanted}
+    has_published = not results and recipe.space is VIT
+    fallback = {task: has_published and recipe.path(published, task).exists() for task in wanted}
     missing = [task.name for task in fallback if not fallback[task] and not recipe.path(folder, task).exists()]
     if missing:
         raise MissingError(f"{folder}: no checkpoint of the recipe {recipe.name} for {', '.join(missing)}", missing)
@@ -90,36 +93,42 @@ def rank(predictors, architectures, device="cpu"):
     return {predictor.task.name: ranks(row) for predictor, row in zip(predictors, scores, strict=True)}
 
 
-def rank_intervals(predictor, scores, n, probability=0.8):
-    """Intervals of the ranks among n architectures of those with these scores (m,): (m, 2) int64, [low, high].
+def rank_intervals(predictor, scores, population, probability=0.8):
+    """Intervals of the ranks of m architectures among n: (m, 2) int64, [low, high].
 
-    probability: with which an interval holds the true rank, for an architecture that was not chosen for its score: for
-    the best of many, the interval is too optimistic. Raises InputError where the recipe has no intervals.
+    scores: (m,); population: (n,) scores of all that are ranked; probability: with which an interval holds the true
+    rank, for an architecture that was not chosen for its score: for the best of many, the interval is too optimistic.
+    Raises InputError where the recipe has no intervals.
     """
     if predictor.recipe.rank_interval is None:
         raise InputError(f"the recipe {predictor.recipe.name} has no rank intervals: use gp")
     if remark := predictor.recipe.remark(predictor.checkpoint):
         log.info(f"{predictor.task.name}: {remark}")
-    low, high = predictor.recipe.rank_interval(predictor.checkpoint, scores, n, probability)
-    return torch.stack([low, high], 1)
+    return torch.stack(predictor.recipe.rank_interval(predictor.checkpoint, scores, population, probability), 1)
 
 
-def shares_beaten(predictors, architectures, device="cpu"):
-    """Scores of n architectures by k predictors, and the share of the search space that each beats: two (k, n) arrays.
+class Shares(NamedTuple):
+    """How much of the search space each of n architectures beats, by k predictors."""
 
-    The space is represented by SAMPLED sampled architectures. An architecture beats those with larger scores. Shares
-    are in [0, 1].
+    scores: np.ndarray  # (k, n)
+    beaten: np.ndarray  # (k, n) in [0, 1]: the share of sampled architectures with larger scores
+    intervals: np.ndarray | None  # (k, n, 2), of the share that is truly beaten, where the recipe has intervals
+
+
+def shares_beaten(predictors, architectures, device="cpu", probability=0.8):
+    """Compare n architecture strings with SAMPLED sampled ones, or with all if there are fewer: Shares.
+
+    probability: of the intervals, as in rank_intervals.
     """
-    values = score_all(predictors, [*architectures, *sample_architectures(SAMPLED, seed=0)], device).numpy()
-    scores, sample = values[:, : len(architectures)], np.sort(values[:, len(architectures) :])
-    lower = [np.searchsorted(ordered, row, "right") for ordered, row in zip(sample, scores, strict=True)]
-    return scores, (SAMPLED - np.stack(lower)) / SAMPLED
-
-
-def shares_intervals(predictors, scores, probability=0.8):
-    """Intervals of the shares of the space that n architectures truly beat, as rank_intervals: (k, n, 2) in [0, 1]."""
-    rows = zip(predictors, scores, strict=True)
-    ends = np.stack([rank_intervals(each, torch.from_numpy(row), SAMPLED, probability) for each, row in rows])
-    # An architecture of true rank r is worse than r of the sampled ones and better than the other SAMPLED - r. `+ 1`
-    # takes in the whole bin of the upper end.
-    return 1 - (ends + np.array([0, 1]))[..., ::-1] / SAMPLED
+    sample = predictors[0].recipe.space.some(SAMPLED)
+    values, n = score_all(predictors, [*architectures, *sample], device), len(architectures)
+    scores, population = values[:, :n], values[:, n:].sort(1).values
+    beaten = (len(sample) - torch.searchsorted(population, scores, right=True)).double() / len(sample)
+    intervals = None
+    if predictors[0].recipe.rank_interval:
+        rows = zip(predictors, scores, population, strict=True)
+        ends = np.stack([rank_intervals(each, *pair, probability) for each, *pair in rows])
+        # An architecture of true rank r is worse than r of the sampled ones and better than the others. `+ 1` takes in
+        # the whole bin of the upper end.
+        intervals = 1 - (ends + np.array([0, 1]))[..., ::-1] / len(sample)
+    return Shares(scores.numpy(), beaten.numpy(), intervals)

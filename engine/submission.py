@@ -26,7 +26,7 @@ def write_submission(predictors, test_file, path, intervals_path=None, device="c
     intervals_path: also write {key: {"arch": string, "<task>_rank_interval": [low, high], ...}}, intervals that hold
     the true rank among all with this probability. Raises as load_entries and score_all, OSError.
     """
-    architectures, entries = load_entries(test_file)
+    architectures, entries = load_entries(test_file, predictors[0].recipe.space)
     scores = score_all(predictors, architectures, device)
     intervals = {key: {"arch": entry["arch"]} for key, entry in entries.items()}
     others = {field for entry in entries.values() for field in entry if field.endswith("_rank")}
@@ -37,7 +37,7 @@ def write_submission(predictors, test_file, path, intervals_path=None, device="c
         for entry, found in zip(entries.values(), ranks(row).tolist(), strict=True):
             entry[predictor.task.rank_key] = found
         if intervals_path:
-            ends = rank_intervals(predictor, row, len(entries), probability)
+            ends = rank_intervals(predictor, row, row, probability)
             for entry, interval in zip(intervals.values(), ends.tolist(), strict=True):
                 entry[f"{predictor.task.rank_key}_interval"] = interval
     write_file(path, json.dumps(entries).encode())

@@ -13,7 +13,7 @@ from dataset import encode
 from engine.checkpoint import HEADER, check_values, from_bytes, read, to_bytes, versions
 from engine.model import score
 from recipes import DEFAULT
-from space import sample_architectures
+from recipes.base import Model
 from tasks import Task
 
 CHECKED_ON = 1000  # sampled architectures that a model has to score before it is saved or used
@@ -27,15 +27,15 @@ class TrainedPredictor(NamedTuple):
     path: Path
     checkpoint: dict
     snapshot: int | None  # index of the snapshot that scores, where the recipe keeps several
-    model: object  # as Recipe.model returns it
+    model: Model
     is_constant: bool  # gives one score to all architectures: it ranks nothing
 
     def __repr__(self):  # without the weights
         return f"<{self.task.name}: {self.path}>"
 
 
-def learn(recipe, task, architectures, ranks, device="cpu", report=None):
-    """Fit a recipe to n architecture strings and their ranks: (fitted part of a checkpoint, whether it is constant).
+def learn(recipe, task, labels, device="cpu", report=None):
+    """Fit a recipe to dataset.Labels: (fitted part of a checkpoint, whether it gives all architectures one score).
 
     Every training goes through here, so that its bytes depend on nothing else. Raises as recipe.fit, and InputError
     where the recipe returns what cannot be saved or cannot score.
@@ -44,7 +44,8 @@ def learn(recipe, task, architectures, ranks, device="cpu", report=None):
     np.random.seed(task.seed % 2**32)
     torch.manual_seed(task.seed)
     with one_thread():
-        fitted = recipe.fit(task, encode(architectures), ranks, device, report)
+        encodings = encode(recipe.space, labels.architectures)
+        fitted = recipe.fit(task, encodings, labels if recipe.takes_labels else labels.ranks, device, report)
     where = f"recipe {recipe.name}, task {task.name}: what `fit` returns"
     if not isinstance(fitted, dict) or not fitted.keys().isdisjoint(HEADER):
         raise InputError(f"{where}: expected a dictionary without the keys {', '.join(HEADER)}")
@@ -53,17 +54,19 @@ def learn(recipe, task, architectures, ranks, device="cpu", report=None):
         from_bytes(to_bytes(fitted))
     except Exception as error:
         raise InputError(f"{where}: cannot be saved and read back: {type(error).__name__}") from None
-    _, is_constant = _checked_model(recipe, task, fitted, recipe.snapshot_index(fitted))
+    _, is_constant = checked_model(recipe, task, fitted, recipe.snapshot_index(fitted))
     return fitted, is_constant
 
 
-def _checked_model(recipe, task, checkpoint, index):
-    """(model, whether it gives one score to all): checks that it scores CHECKED_ON sampled architectures."""
+def checked_model(recipe, task, checkpoint, index):
+    """(Model, whether it gives one score to all): checks that it scores CHECKED_ON sampled architectures."""
     model = recipe.model(checkpoint, index)
+    if not isinstance(model, Model):
+        model = Model(recipe.space, function=model)
     name = f"recipe {recipe.name}, task {task.name}"
-    scores = score([model], sample_architectures(CHECKED_ON, seed=0), names=[name])[0]
+    scores = score([model], recipe.space.some(CHECKED_ON), names=[name])[0]
     if recipe.rank_interval:  # its fields may be damaged, too
-        recipe.rank_interval(checkpoint, scores, CHECKED_ON, 0.5)
+        recipe.rank_interval(checkpoint, scores, scores, 0.5)
     return model, bool((scores == scores[0]).all())
 
 
@@ -71,6 +74,7 @@ def header(recipe, task, data, device="cpu"):
     """A checkpoint without the fitted part; data: SHA-256 of the training file."""
     about = {"task": {"name": task.name} | {name: getattr(task, name) for name in recipe.settings}}
     about |= {} if recipe.name == DEFAULT else {"recipe": recipe.name}
+    about |= {"space": recipe.space.digest} if recipe.space.digest else {}
     return about | {"data": data, "versions": versions(device), "stopped": None}
 
 
@@ -87,9 +91,11 @@ def load_checkpoint(recipe, path, task, index=None):
             raise InputError(f"a checkpoint of the recipe {found}: expected {recipe.name}")
         if name != task.name:
             raise InputError(f"a checkpoint of {name}: expected {task.name}")
+        if checkpoint.get("space") != recipe.space.digest:
+            raise InputError("trained on another space, or space.json has changed since: train it again")
         index = recipe.snapshot_index(checkpoint, index)
         recipe.describe(checkpoint, index)
-        return TrainedPredictor(recipe, task, path, checkpoint, index, *_checked_model(recipe, task, checkpoint, index))
+        return TrainedPredictor(recipe, task, path, checkpoint, index, *checked_model(recipe, task, checkpoint, index))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # any other content, or a mistake in a recipe

@@ -15,7 +15,7 @@ import recipes
 from common.files import InputError, log, sha256, write_file
 from common.paths import check_output
 from common.processes import JobResult, cores, run_jobs
-from dataset import load_train
+from dataset import Labels, load_train
 from engine.checkpoint import to_bytes
 from engine.trained import header, learn, load_checkpoint
 from recipes.base import Recipe, TooFewError
@@ -44,8 +44,7 @@ class TrainingJob(NamedTuple):
 
     recipe: Recipe
     task: Task
-    architectures: list  # n strings
-    ranks: object  # (n,) int64 array
+    labels: Labels
     device: str
     header: dict  # of the checkpoint
     path: Path  # of the checkpoint
@@ -54,7 +53,7 @@ class TrainingJob(NamedTuple):
     @property
     def steps(self):
         """(epochs, batches an epoch); raises TooFewError."""
-        return self.recipe.train_steps(self.task, len(self.ranks))
+        return self.recipe.train_steps(self.task, len(self.labels.ranks))
 
 
 def train(
@@ -80,14 +79,13 @@ def train(
 
     Raises InputError, TooFewError and OSError for mistakes, before any training starts.
     """
-    recipe = recipes.get(recipe)
+    recipe = recipes.get(recipe, data.space)
     results, logs = Path(results or data.results), Path(logs or data.logs / f"train_{recipe.suffix}")
-    architectures, labels = load_train(data.train_file, tasks)
-    sha, todo = sha256(data.train_file), []
-    for name, ranks in labels.items():
+    labels, sha, todo = load_train(data.train_file, tasks, data.space), sha256(data.train_file), []
+    for name, of_task in labels.items():
         task = recipe.configure(find_task(name), settings or {})
         outputs = header(recipe, task, sha, device), recipe.path(results, task), logs / name
-        todo.append(TrainingJob(recipe, task, architectures, ranks, device, *outputs))
+        todo.append(TrainingJob(recipe, task, of_task, device, *outputs))
     _check_sizes(todo)
     todo.sort(key=lambda job: -math.prod(job.steps))  # the longest first: the short ones fill the gaps at the end
     with contextlib.ExitStack() as stack:
@@ -97,7 +95,8 @@ def train(
             stack.enter_context(_locked(job.logs))
         trained = _trained_before(data, todo, resume)
         todo = [job for job in todo if job.task.name not in trained]
-        what = f"{len(todo)} of {len(labels)} tasks on the {len(architectures)} architectures of {data.train_file}"
+        count = max(len(of_task.ranks) for of_task in labels.values())
+        what = f"{len(todo)} of {len(labels)} tasks on the {count} architectures of {data.train_file}"
         log.info(f"training {what}")
         errors, interrupted = _run(todo, trained, jobs or cores(), device, report)
     return TrainingResult({name: trained[name] for name in labels if name in trained}, errors, interrupted)
@@ -113,7 +112,7 @@ def _check_sizes(todo):
             errors.append(error)
     if errors:
         worst = max(errors, key=lambda error: error.needed)
-        worst.batch_size = min(min(job.task.split_sizes(len(job.ranks))) for job in todo)
+        worst.batch_size = min(min(job.task.split_sizes(len(job.labels.ranks))) for job in todo)
         raise worst
 
 
@@ -211,7 +210,7 @@ def _train_task(send, job):
 
             rows = "".join(f"| {key} | {value} |\n" for key, value in job.header["task"].items())
             writer("train").add_text(f"{name}/settings", f"| setting | value |\n|---|---|\n{rows}")
-            fitted, is_constant = learn(job.recipe, job.task, job.architectures, job.ranks, job.device, report)
+            fitted, is_constant = learn(job.recipe, job.task, job.labels, job.device, report)
             checkpoint = job.header | fitted
             write_file(job.path, to_bytes(checkpoint))
     except OSError as error:

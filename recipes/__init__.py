@@ -14,6 +14,8 @@ RECIPES = {
 DEFAULT = "reference"  # also the recipe of checkpoints that name none
 
 
-def get(name):
-    """Recipe called `name`. Imports torch, so that `--help` should not call it."""
-    return importlib.import_module(f"recipes.{name}").Recipe(name, RECIPES[name])
+def get(name, space=None):
+    """Recipe called `name` for a space.Space, by default VIT. Imports torch, so that `--help` should not call it."""
+    if space is None:
+        from space import VIT as space
+    return importlib.import_module(f"recipes.{name}").Recipe(name, RECIPES[name], space)

@@ -19,40 +19,46 @@ class TooFewError(InputError):
 
 
 class Model(NamedTuple):
-    """Score of an architecture with features x: x A x + the weighted sum of the networks' scores.
+    """Score of an architecture with features x: x A x + the weighted sum of the networks' scores, or a function's.
 
-    A high score predicts a high rank number, that is a bad architecture.
+    A high score predicts a high rank number, that is a bad architecture. Where there is a function, nothing bounds the
+    scores of the whole space.
     """
 
-    matrix: torch.Tensor  # (87, 87) float64, A
+    space: object  # space.Space
+    matrix: torch.Tensor | None = None  # (features, features) float64, A
     networks: tuple = ()  # state dicts of network.Predictor
     weights: tuple = ()  # a float for each network
+    function: object = None  # from encodings (m, rows, columns) to (m,) real numbers; then there is nothing else
 
 
 class Recipe(abc.ABC):
     """A way to learn one task and to score architectures with it. Subclasses write `fit` and `model`."""
 
     settings = ("seed",)  # the fields of tasks.Task that it uses and that a checkpoint records; each is a flag
-    # A recipe with uncertainty has a method rank_interval(checkpoint, scores (m,), n, probability). It returns two (m,)
-    # tensors, the ends of intervals that hold the true rank among n architectures with that probability.
+    takes_labels = False  # `fit` gets a dataset.Labels instead of ranks
+    # A recipe with uncertainty has a method rank_interval(checkpoint, scores (m,), population (n,), probability). It
+    # returns two (m,) tensors, the ends of intervals that hold the true rank with that probability, among the n
+    # architectures whose scores are the population.
     rank_interval = None
 
-    def __init__(self, name, suffix):
-        self.name, self.suffix = name, suffix
+    def __init__(self, name, suffix, space):
+        self.name, self.suffix, self.space = name, suffix, space
 
     @abc.abstractmethod
     def fit(self, task, encodings, ranks, device="cpu", report=None):
         """Learn one task, on one thread; random, numpy and torch are seeded with task.seed.
 
-        task: tasks.Task; encodings: (n, 37, 10) float32 tensor; ranks: (n,) int64 array, 0 is the best, ties allowed;
-        report: called after each epoch as report(epoch, loss, train tau, validation tau), with None for a missing tau.
+        task: tasks.Task; encodings: (n, rows, columns) float32 tensor; ranks: (n,) int64 array, 0 is the best, ties
+        allowed (with takes_labels, a dataset.Labels); report: called after each epoch as report(epoch, loss, train tau,
+        validation tau), with None for a missing tau.
         Returns the fitted part of a checkpoint: a dictionary of tensors, numbers and strings. Raises TooFewError where
         n is too small.
         """
 
     @abc.abstractmethod
     def model(self, checkpoint, index=None):
-        """Model of a trained task: a Model, or a function from (m, 37, 10) encodings to (m,) scores.
+        """Model of a trained task: a Model, or a function from (m, rows, columns) encodings to (m,) scores.
 
         index: of a snapshot, as `snapshot_index` returns it, where a recipe keeps several.
         """

@@ -24,7 +24,6 @@ from network import Predictor, merge_networks, network_scores, pairwise_ranking_
 from recipes.base import Model, TooFewError
 from recipes.base import Recipe as Base
 from recipes.step import AutogradStep, TrainingStep, is_written_out, split
-from space import FEATURES, sample_architectures
 from tasks import Task
 
 
@@ -55,7 +54,7 @@ class Batches:
 class Trainer:
     """Train one predictor from its seed, an epoch at a time.
 
-    encodings: (n, 37, 10) float32; ranks: n integers; n_train: size of the training split, which comes first.
+    encodings: (n, rows, columns) float32; ranks: n integers; n_train: size of the training split, which comes first.
     Seeds torch's global generator. Use it inside `torch.inference_mode()`.
     """
 
@@ -66,7 +65,7 @@ class Trainer:
         self.sampler_generator = torch.Generator().manual_seed(task.seed)
         torch.randn(2, 3), torch.randn(2, 3)
         self.task, self.epochs, self.lr = task, 0, task.lr
-        self.predictor = Predictor(task.dropout_ratio).to(device)
+        self.predictor = Predictor(*encodings.shape[1:], task.dropout_ratio).to(device)
         self.buffers = {name: buffer.cpu() for name, buffer in self.predictor.named_buffers()}
         labels, encodings = torch.as_tensor(ranks, dtype=torch.float32, device=device), encodings.to(device)
         first = encodings[: task.batch_size], labels[: task.batch_size]
@@ -145,7 +144,7 @@ def check_size(task, n):
 def train(task, encodings, ranks, device="cpu", report=None):
     """Train one predictor: the fitted part of a checkpoint, with the task.keep snapshots that are best on validation.
 
-    encodings: (n, 37, 10) float32 tensor; ranks: n integers; report: called as report(epoch, loss, train tau,
+    encodings: (n, rows, columns) float32 tensor; ranks: n integers; report: called as report(epoch, loss, train tau,
     validation tau or None). A loss that is not finite ends it early. Seeds torch's global generator. Raises TooFewError
     where a split is smaller than a batch, InputError where it ends before the first validation.
     """
@@ -195,7 +194,7 @@ def _keep(kept, tau, epoch, parameters, count):
 
 def _whole_tau(state_dict, encodings, ranks):
     """Kendall's tau on the whole validation split."""
-    predictor = Predictor().eval()
+    predictor = Predictor(*encodings.shape[1:]).eval()
     predictor.load_state_dict(state_dict)
     return kendall_tau(predictor(encodings)[None], torch.as_tensor(ranks)[None]).item()
 
@@ -215,16 +214,17 @@ class Recipe(Base):
     def model(self, checkpoint, index=None):
         """The network, merged (network.merge_networks) where that gives its scores, else as a function."""
         state_dict = checkpoint["snapshots"][checkpoint["index"] if index is None else index]["state_dict"]
-        network = Predictor().eval()
+        network = Predictor(*self.space.shape).eval()
         network.load_state_dict(state_dict)
         network.requires_grad_(False)
-        encodings = encode(sample_architectures(32, seed=0))
+        encodings = encode(self.space, self.space.some(32))
         expected, merged = network(encodings), None
         with contextlib.suppress(RuntimeError, IndexError, ValueError):  # another number of layers
-            merged = network_scores(encodings.flatten(1)[:, FEATURES], *merge_networks([state_dict]))[0]
+            x = encodings.flatten(1)[:, self.space.features]
+            merged = network_scores(x, *merge_networks([state_dict], self.space))[0]
         if merged is None or not torch.allclose(merged, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item()):
             return network
-        return Model(torch.zeros(len(FEATURES), len(FEATURES), dtype=torch.float64), (state_dict,), (1.0,))
+        return Model(self.space, None, (state_dict,), (1.0,))
 
     def snapshot_index(self, checkpoint, index=None):
         """A negative index counts from the best on validation (-1), others from the worst in the file (0)."""

@@ -1,7 +1,7 @@
 """Ridge regression of the ranks' normal scores on the one-hot decisions: the simplest recipe, a baseline.
 
-Fitted part of a checkpoint: "weights" (87,) float64, "labels", the number of training architectures, and "loo_ktau",
-Kendall's tau of the leave-one-out predictions.
+Fitted part of a checkpoint: "weights" (features,) float64, "labels", the number of training architectures, and
+"loo_ktau", Kendall's tau of the leave-one-out predictions.
 """
 
 import torch
@@ -9,15 +9,15 @@ import torch
 from common.metrics import kendall_tau, normal_scores
 from recipes.base import Model
 from recipes.base import Recipe as Base
-from space import ABSENT, FEATURE_DECISION, FEATURES
+from space import ABSENT
 
 PENALTY = 1.0
 ENOUGH = 25
 
 
-def decision_features(encodings):
-    """The 87 features of n encodings (n, 37, 10) as float64, 0 for those that no decision changes: (n, 87)."""
-    return encodings.flatten(1)[:, FEATURES].double() * torch.from_numpy(FEATURE_DECISION != ABSENT)
+def decision_features(space, encodings):
+    """The features of n encodings as float64, 0 for those that no decision changes: (n, features)."""
+    return encodings.flatten(1)[:, space.features].double() * torch.from_numpy(space.feature_decision != ABSENT)
 
 
 def ridge(x, labels):
@@ -43,12 +43,12 @@ class Recipe(Base):
     settings = ()  # nothing is random
 
     def fit(self, task, encodings, ranks, device="cpu", report=None):
-        weights, held_out = ridge(decision_features(encodings), normal_scores(ranks))
+        weights, held_out = ridge(decision_features(self.space, encodings), normal_scores(ranks))
         tau = kendall_tau(held_out[None], torch.as_tensor(ranks)[None]).item()
         return {"weights": weights, "labels": len(ranks), "loo_ktau": tau}
 
     def model(self, checkpoint, index=None):
-        return Model(torch.diag(checkpoint["weights"]))  # x * x = x
+        return Model(self.space, torch.diag(checkpoint["weights"]))  # x * x = x
 
     def summary(self, checkpoint):
         # With fewer labels, random ones get a leave-one-out tau above 0.3 more often than once in twenty times.

@@ -31,7 +31,7 @@ from common.metrics import kendall_tau
 from common.processes import cores, run_jobs
 from dataset import load_train
 from engine.model import score
-from engine.trained import learn
+from engine.trained import checked_model, learn
 from recipes import RECIPES
 from recipes.base import TooFewError
 from tasks import find_task
@@ -45,27 +45,28 @@ def split(n, seed):
     return [(np.delete(p, np.s_[fold::FOLDS]), p[fold::FOLDS]) for fold in range(FOLDS)]
 
 
-def fold_tau(_, recipe, task, architectures, ranks, train, test):
-    """Fit a recipe on the architectures `train`; returns Kendall's tau on those of `test`, 0 where it is NaN."""
-    fitted, _ = learn(recipe, task, [architectures[i] for i in train], ranks[train])
-    scores = score([recipe.model(fitted)], [architectures[i] for i in test], names=[recipe.name])
-    return kendall_tau(scores, torch.as_tensor(ranks[test])[None]).nan_to_num(0).item()
+def fold_tau(_, recipe, task, labels, train, test):
+    """Fit a recipe on the labels `train`; returns Kendall's tau on those of `test`, 0 where it is NaN."""
+    fitted, _ = learn(recipe, task, labels.select(train))
+    scores = score([checked_model(recipe, task, fitted)[0]], labels.select(test).architectures, names=[recipe.name])
+    return kendall_tau(scores, torch.as_tensor(labels.ranks[test])[None]).nan_to_num(0).item()
 
 
-def cross_validate(architectures, ranks, names, seeds, processes, sizes=(None,), progress=tqdm):
+def cross_validate(labels, space, names, seeds, processes, sizes=(None,), progress=tqdm):
     """Kendall's tau of each recipe: {name: (sizes, seeds, folds, tasks) array}, NaN where a recipe needs more labels.
 
-    ranks: {task name: (n,) int64}; names: the recipes'; sizes: numbers of training architectures, None for all;
+    labels: {task name: dataset.Labels}; names: the recipes'; sizes: numbers of training architectures, None for all;
     progress: wraps an iterable as tqdm does. Raises InputError where a recipe cannot be fitted or its process dies.
     """
-    tasks, folds, jobs = [find_task(name) for name in ranks], [split(len(architectures), seed) for seed in seeds], []
+    tasks, jobs = [find_task(name) for name in labels], []
+    folds = [[split(len(of_task.ranks), seed) for of_task in labels.values()] for seed in seeds]
     for name, (i, size) in itertools.product(names, enumerate(sizes)):
-        recipe = recipes.get(name)
-        if too_few(recipe, tasks, size or len(folds[0][0][0])):
+        recipe = recipes.get(name, space)
+        if too_few(recipe, tasks, size or min(len(of_task[0][0]) for of_task in folds[0])):
             continue
         for s, fold, t in np.ndindex(len(seeds), FOLDS, len(tasks)):
-            train, test = folds[s][fold]
-            arguments = recipe, tasks[t], architectures, ranks[tasks[t].name], train[:size], test
+            train, test = folds[s][t][fold]
+            arguments = recipe, tasks[t], labels[tasks[t].name], train[:size], test
             jobs.append(((name, i, s, fold, t), fold_tau, arguments))
     taus = {name: np.full((len(sizes), len(seeds), FOLDS, len(tasks)), np.nan) for name in names}
     with contextlib.closing(run_jobs(jobs, processes)) as messages:
@@ -105,7 +106,7 @@ def table(tasks, taus):
     for t, task in enumerate(tasks):
         lines.append(f"| {task} | {' | '.join(mean(values[:, t]) for values in folds.values())} |")
     lines.append(f"| **mean** | {' | '.join(mean(values.mean(1)) for values in folds.values())} |")
-    lines += ["", f"| row less column | {' | '.join(folds)} |", rule]
+    lines += ["", f"| row minus column | {' | '.join(folds)} |", rule]
     for name, row in folds.items():
         cells = (mean((row - column).mean(1)) if row is not column else "" for column in folds.values())
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -158,21 +159,22 @@ def main(argv=None):
     data = cli.open_data(args.data_path)
     if args.json:
         data.check_output(args.json)
-    architectures, ranks = load_train(data.train_file, args.tasks)
+    labels = load_train(data.train_file, args.tasks, data.space)
+    n = min(len(of_task.ranks) for of_task in labels.values())
     names, sizes = list(dict.fromkeys(args.recipes)), sorted(set(args.sizes or ()))
-    tasks = [find_task(name) for name in ranks]
-    check_sizes(data.train_file, len(architectures), tasks, names, sizes)
-    content = {"seeds": list(range(args.seed, args.seed + args.repeats)), "tasks": list(ranks)}
-    taus = cross_validate(architectures, ranks, names, content["seeds"], args.jobs or cores(), sizes or [None])
+    tasks = [find_task(name) for name in labels]
+    check_sizes(data.train_file, n, tasks, names, sizes)
+    content = {"seeds": list(range(args.seed, args.seed + args.repeats)), "tasks": list(labels)}
+    taus = cross_validate(labels, data.space, names, content["seeds"], args.jobs or cores(), sizes or [None])
     if sizes:
-        print(table_by_size(sizes, len(architectures), taus))
+        print(table_by_size(sizes, n, taus))
         for name, size in itertools.product(names, sizes):
             if error := too_few(recipes.get(name), tasks, size):
                 print(f"- {name} cannot train on {size}: {error}")
         content["sizes"] = sizes
     else:
         taus = {name: values[0] for name, values in taus.items()}
-        print(table(ranks, taus))
+        print(table(labels, taus))
     if args.json:
         content["tau"] = {name: np.where(np.isnan(values), None, values).tolist() for name, values in taus.items()}
         write_file(args.json, json.dumps(content).encode())

@@ -23,7 +23,7 @@ from scipy.stats import kendalltau
 
 import cli
 from common.files import InputError, log
-from dataset import label_fields, load_entries, load_same, read_labels
+from dataset import label_fields, load_same, read_entries, read_labels
 from engine.submission import submitted_intervals, submitted_ranks
 
 
@@ -43,7 +43,7 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
     """
     if os.path.basename(submission_path) == "truth.json" or os.path.basename(truth_path).startswith("Track2_submit"):
         raise InputError(f"{submission_path} {truth_path}: swapped: name the submission first, then the truth")
-    _, truth = load_entries(truth_path)
+    truth = read_entries(truth_path)
     submission = load_same(submission_path, truth_path, truth)
     intervals = load_same(intervals_path, truth_path, truth) if intervals_path is not None else None
     names = tasks or label_fields(truth_path, truth)

@@ -25,7 +25,7 @@ from common.paths import make_folder, project_path
 from data.surrogate import generate
 from dataset import encode, load_train
 from recipes.ridge import PENALTY, decision_features, ridge
-from space import DEPTHS, HEADS, LAYERS, MLP_RATIOS
+from space import VIT
 from tasks import TASKS
 
 FOLDS, SEED = 5, 0
@@ -38,13 +38,13 @@ ABOUT = (
 )
 
 
-def fit(architectures, labels):
+def fit(labels):
     """Fit the effects that generate.generate takes, and each task's tau in cross-validation.
 
-    architectures: n strings; labels: {task name: (n,) integers in [0, n)}. What is fitted are the ranks' normal scores.
+    labels: {task name: dataset.Labels}, of the same architectures. What is fitted are the ranks' normal scores.
     """
-    x = decision_features(encode(architectures))
-    y = torch.stack([normal_scores(labels[task.name]) for task in TASKS], 1)  # (n, tasks)
+    x = decision_features(VIT, encode(VIT, labels[TASKS[0].name].architectures))
+    y = torch.stack([normal_scores(labels[task.name].ranks) for task in TASKS], 1)  # (n, tasks)
     predicted = torch.empty_like(y)
     order = np.random.RandomState(SEED).permutation(len(x))
     for fold in range(FOLDS):
@@ -54,8 +54,7 @@ def fit(architectures, labels):
     residual = (y - predicted).square().mean(0).sqrt()
     tau = kendall_tau(predicted.t(), y.t())
     weights = ridge(x, y)[0].numpy().round(4)  # (87, tasks)
-    depth, layers = weights[: len(DEPTHS)], weights[len(DEPTHS) :].reshape(LAYERS, -1, len(TASKS))
-    heads, ratio, _ = np.split(layers, np.cumsum([len(HEADS), len(MLP_RATIOS)]), axis=1)
+    depth, heads, ratio = weights[:3], *np.split(weights[3:].reshape(12, 7, len(TASKS))[:, :6], 2, axis=1)
     return {
         task.name: {
             "depth": depth[:, i].tolist(),
@@ -70,7 +69,7 @@ def fit(architectures, labels):
 
 def fit_file(path):
     """Content of effects.json when fitted to the training file at `path`. Raises as dataset.load_train."""
-    tasks = fit(*load_train(path, [task.name for task in TASKS]))
+    tasks = fit(load_train(path, [task.name for task in TASKS]))
     made = {name: hashlib.sha256(data).hexdigest() for name, data in generate.generate(tasks).items()}
     return {"about": ABOUT, "data": sha256(path), "tasks": tasks, "sha256": made}
 

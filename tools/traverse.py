@@ -40,7 +40,7 @@ def table(names, validation, test):
 
 def true_taus(data, truth_path, snapshots, device):
     """(validation taus, taus with the true ranks), (K, tasks) arrays. snapshots: K lists of trained predictors."""
-    architectures, entries = load_entries(data.test_file)
+    architectures, entries = load_entries(data.test_file, data.space)
     names = [predictor.task.name for predictor in snapshots[0]]
     truth = read_labels(truth_path, load_same(truth_path, data.test_file, entries), names)
     validation, test = [], []

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.files import InputError, first_line, log, read_file, sha256, write_file
 from common.metrics import ranks
-from space import FEATURES, LENGTH, WIDTH, columns, sample_architectures
+from space import VIT
 from tasks import TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE
 
 FOLDER = Path(__file__).parent
@@ -29,14 +29,13 @@ def generate(effects):
     effects: {task name: {"depth": 3 effects, "heads": 12 x 3, "mlp_ratio": 12 x 3, "residual": the noise's standard
     deviation}}. The same effects give the same bytes on every machine.
     """
-    architectures = sample_architectures(TOTAL, SEED)
-    encoded = columns(architectures)
+    architectures = VIT.sample(TOTAL, SEED)
     random = np.random.RandomState(SEED + 1)  # SEED's numbers made the architectures
     training, truth = [], []
     for task in TASKS:
         noise = effects[task.name]["residual"] * random.standard_normal(TOTAL)
         # Whole numbers: their sums are exact, and where machines differ in a logarithm's last bit, it is rounded away.
-        scores = np.rint(noise / UNIT).astype(np.int64) + true_scores(effects[task.name], encoded)
+        scores = np.rint(noise / UNIT).astype(np.int64) + true_scores(effects[task.name], architectures)
         scores = scores * TOTAL + np.arange(TOTAL)  # no two are equal: ranks are a permutation
         training.append(ranks(scores[:TRAINED]).tolist())
         truth.append(ranks(scores[TRAINED:]).tolist())
@@ -48,16 +47,19 @@ def generate(effects):
     }
 
 
-def true_scores(effects, encoded):
+def true_scores(effects, architectures):
     """Scores of n architectures on one task without noise, the lower the better, in units of UNIT: (n,) int64.
 
-    effects: the task's, as for `generate`; encoded: (n, 37), as space.columns.
+    effects: the task's, as for `generate`; architectures: n strings.
     """
-    layers = zip(effects["heads"], effects["mlp_ratio"], strict=True)
-    table = np.zeros((LENGTH, WIDTH))  # [position, column]
-    table.flat[FEATURES] = [*effects["depth"], *(number for heads, ratio in layers for number in (*heads, *ratio, 0))]
+    layers = [(*heads, *ratio, 0) for heads, ratio in zip(effects["heads"], effects["mlp_ratio"], strict=True)]
+    table = np.zeros(VIT.shape)  # [position, column]
+    table.flat[VIT.features] = [
+        *effects["depth"],
+        *sum(layers, ()),
+    ]
     units = np.rint(np.pad(table, ((0, 0), (0, 1))) / UNIT).astype(np.int64)  # the last column is of an absent layer
-    return units[np.arange(LENGTH), encoded].sum(1)
+    return units[np.arange(len(units)), VIT.columns(VIT.parse(architectures))].sum(1)
 
 
 def _file(architectures, rows, start):
