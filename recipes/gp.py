@@ -34,7 +34,7 @@ RANGE = 3  # places in a kind over which the correlation of effects falls to 1 /
 ENOUGH = 100  # with at least this many labels, 80 % intervals covered 75 to 85 % of true ranks on each competition task
 LIMIT = 5.0  # hyperparameters stay within so many standard deviations of the prior mean; this keeps some noise
 ITERATIONS = 30
-GRID = 2048  # bins of the predictions of all that are ranked
+GRID = 1000  # bins of the predictions of all that are ranked
 
 
 def parts(space):
@@ -122,7 +122,7 @@ class Posterior:
         return value.item() + prior, (self.prior.sd * gradient).numpy() + self.standardised
 
 
-def fit(prior, x, z, counts, report=None):
+def fit(prior, x, z, counts, report=None, measured=False):
     """Fit a Gaussian process: the hyperparameters of largest marginal likelihood (eq. 5.8) times prior.
 
     With d the centred features (n, f), the covariance of the n labels is
@@ -135,7 +135,8 @@ def fit(prior, x, z, counts, report=None):
 
     prior: Prior; x: (n, f) float64 of 0 and 1, the features of n encodings; z: (n,) float64, labels of mean 0 and
     variance about 1; counts: (n,) float64, how many measurements each label is the mean of; report: called after each
-    iteration as report(iteration, negative log marginal likelihood per architecture).
+    iteration as report(iteration, negative log marginal likelihood per architecture); measured: z are no normal scores,
+    so that their noise may be smaller than the prior allows: std is that of the leave-one-out errors.
 
     Returns ({"matrix": A, "constant", "std", "warp": c}, (n,) leave-one-out predictions of y). The predicted y of
     features x is x A x + constant; std is its standard deviation, with the noise. We use one standard deviation for all
@@ -167,8 +168,9 @@ def fit(prior, x, z, counts, report=None):
     matrix = pairs + torch.diag(single - 2 * pairs @ centre)
     constant = weights.sum() - single @ centre + centre @ pairs @ centre
     variances = 1 / torch.cholesky_inverse(posterior.root).diagonal()  # leave-one-out, in closed form, eq. 5.12
-    fitted = {"matrix": matrix, "constant": constant, "std": variances.mean().sqrt(), "warp": posterior.c}
-    return fitted, posterior.y - weights * variances
+    errors = weights * variances  # of the leave-one-out predictions
+    std = errors.square().mean().sqrt() if measured else variances.mean().sqrt()
+    return {"matrix": matrix, "constant": constant, "std": std, "warp": posterior.c}, posterior.y - errors
 
 
 class Recipe(Base):
@@ -183,13 +185,13 @@ class Recipe(Base):
     def fit(self, task, encodings, labels, device="cpu", report=None):
         """Of normal scores and, where they are measured, the labels themselves, those that predict better are used."""
         x, prior = encodings.flatten(1)[:, self.space.features].double(), Prior.of(self.space)
-        counts, scores = torch.as_tensor(labels.counts).double(), [normal_scores(labels.ranks)]
+        counts, candidates = torch.as_tensor(labels.counts).double(), [normal_scores(labels.ranks)]
         if labels.measured:
-            values = torch.as_tensor(labels.values).double()
-            scores.append((values - values.mean()) / values.std())
+            values = torch.as_tensor(labels.values)
+            candidates.append((values - values.mean()) / values.std())
         best = None
-        for z in scores:
-            fitted, held_out = fit(prior, x, z, counts, None if best else report)
+        for z in candidates:
+            fitted, held_out = fit(prior, x, z, counts, None if best else report, z is not candidates[0])
             tau = kendall_tau(held_out[None], torch.as_tensor(labels.ranks)[None]).item()
             if best is None or tau > best["loo_ktau"]:
                 best = fitted | {"labels": len(x), "loo_ktau": tau}

@@ -1,14 +1,15 @@
-"""Search all 317,297,380,491 architectures for the best by the predictors, and prove that no prediction is better.
+"""Search the whole space for the architectures with the best predictions, and prove that no prediction is better.
 
     python tools/search.py --tasks sop                     the ten best, in seconds
-    python tools/search.py --tasks sop veri --max_params 70000000 --json best.json
-    python tools/search.py --tasks veri --pareto           the best for every number of parameters
+    python tools/search.py --tasks sop veri --max params=70e6 --json best.json
+    python tools/search.py --tasks veri --pareto           the best for every value of the first cost
+    python tools/search.py --data_path data/own --recipe gp --seconds 600
 
-Lower scores are better. With several tasks the score is the mean of their standardised scores: less their mean, divided
-by their standard deviation, over the same 10,000 sampled architectures. A layer is written as heads/MLP ratio.
+Lower scores are better. With several tasks the score is the mean of their standardised scores: minus their mean,
+divided by their standard deviation, over the same 10,000 sampled architectures.
 
-The proof is about predicted scores. What wins a search partly wins by the errors of its prediction: measure it before
-you trust it. Ctrl-C prints the best found so far, and by how much others may be better.
+The proof is about predicted scores. The winner of a search won partly by luck: measure it before you trust it. Ctrl-C
+and --seconds end the search with the best found so far, and say by how much others may be better.
 """
 
 import contextlib
@@ -26,36 +27,36 @@ import cli
 from common.files import InputError, write_file
 from engine.model import combine, score
 from engine.predictors import SAMPLED, shares_beaten
-from recipes.base import Model
 from search.evolution import evolve
 from search.exact import best, pareto
-from space import NUM_ARCHITECTURES, budgets, measure
 
 
-def entries(architectures, scores):
+def entries(space, architectures, scores):
     """Entries of the JSON for n architectures, in their order."""
-    measured = measure(architectures)
-    rows = zip(architectures, scores.tolist(), measured.parameters.tolist(), measured.macs.tolist(), strict=True)
-    return [dict(zip(("arch", "score", "params", "macs"), row, strict=True)) for row in rows]
+    costs = space.measure(architectures)
+    return [
+        {"arch": architecture, "score": value, **{name: of[i].item() for name, of in costs.items()}}
+        for i, (architecture, value) in enumerate(zip(architectures, scores.tolist(), strict=True))
+    ]
 
 
-def table(names, rows, shares, layers=True):
-    """Numbered entries as text; shares: (tasks, n); layers: add a line with the layers in real units to each."""
-    widths = [max(len(name), 7) for name in names]
-    titles = "".join(f"  {name:>{width}}" for name, width in zip(names, widths, strict=True))
-    caption = f"score: lower is better; task columns: % of {SAMPLED:,} sampled architectures beaten, by prediction"
-    lines = [caption, f"   #      score  M params  G MACs{titles}"]
-    measured = measure([row["arch"] for row in rows])
+def table(space, names, rows, shares, decisions=True):
+    """Numbered entries as text; shares: (tasks, n); decisions: add a line with each one's decisions."""
+    titles = [*(f"{name:>9}" for name in space.costs), *(f"{name:>7}" for name in names)]
+    caption = (
+        f"score: lower is better; task columns: % of {SAMPLED:,} sampled architectures that it is predicted to beat"
+    )
+    lines = [caption, "  ".join(["   #      score", *titles])]
     for i, row in enumerate(rows):
-        beaten = "".join(f"  {100 * share:{width}.3f}" for share, width in zip(shares[:, i], widths, strict=True))
-        size = f"{row['params'] / 1e6:8.2f}  {row['macs'] / 1e9:6.2f}"
-        lines.append(f"{i + 1:>4}  {row['score']:9.4f}  {size}{beaten}" + ("" if layers else f"   {row['arch']}"))
-        if layers:
-            lines.append(f"      {row['arch']}  {measured.layers_text(i)}")
+        cells = [f"{i + 1:>4}  {row['score']:9.4f}", *(f"{cli.short(row[name]):>9}" for name in space.costs)]
+        cells += [f"{100 * share:{max(7, len(name))}.3f}" for name, share in zip(names, shares[:, i], strict=True)]
+        lines.append("  ".join(cells) + ("" if decisions else f"   {row['arch']}"))
+        if decisions:
+            lines.append(f"      {row['arch']}  {cli.decisions_text(space.values(row['arch']))}")
     return "\n".join(lines)
 
 
-def account(found, seconds):
+def account(space, found, exact, seconds):
     """Text: how many architectures were ruled out, by what, and what is proven."""
     counts = {
         "ruled out by a bound": found.bounded,
@@ -66,57 +67,55 @@ def account(found, seconds):
     parts = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
     if not found.left:
         proven = "no other architecture has a better predicted score"
-    elif not found.interrupted:
-        proven = "nothing is proven: this recipe's model is a function, so regularized evolution searched"
+    elif not exact:
+        proven = "nothing is proven: no bound is known for this model, so regularized evolution searched"
     elif math.isinf(found.gap):
-        proven = "interrupted, nothing is proven"
+        proven = "ended early, nothing is proven"
     else:
-        proven = f"interrupted: no architecture's score beats the first by more than {found.gap:.4f}"
-    return f"of {NUM_ARCHITECTURES:,} architectures {parts}, in {seconds:.1f} seconds\n{proven}"
+        proven = f"ended early: no architecture's score beats the first by more than {found.gap:.4f}"
+    return f"of {space.size:,} architectures {parts}, in {seconds:.1f} seconds\n{proven}"
 
 
 def parse_arguments(argv):
     parser = cli.Parser(description=__doc__)
     cli.add_predictors(parser)
     parser.add_argument("--top", type=cli.top, default=10, metavar="K", help="how many of the best (default: 10)")
-    parser.add_argument("--max_params", type=cli.positive, metavar="N", help="only with at most N parameters")
-    parser.add_argument("--max_macs", type=cli.positive, metavar="N", help="only with at most N multiply-accumulates")
-    parser.add_argument("--pareto", action="store_true", help="also the best score for every number of parameters")
+    cli.add_budgets(parser)
+    parser.add_argument("--pareto", action="store_true", help="also the best score for every value of the first cost")
+    help = "time limit, unproven after it (default: 60; none for the competition's space)"
+    parser.add_argument("--seconds", type=cli.positive, metavar="N", help=help)
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the architectures to this file")
     return parser.parse_args(argv)
 
 
-def find(model, args):
-    """Search for the best architectures and the Pareto front: (SearchResult, ParetoFront or None, seconds)."""
-    limits = {"max_params": args.max_params, "max_macs": args.max_macs}
-    start = time.perf_counter()
+@contextlib.contextmanager
+def shown_progress():
+    """A bar on a terminal, elsewhere a line every ten seconds: yields progress(share, best, best possible)."""
     form = {"bar_format": "{desc}{percentage:3.0f}%|{bar}| {elapsed}{postfix}", "leave": False, "miniters": 0}
     with tqdm(total=1.0, disable=None, **form) as bar:
+        said = time.perf_counter()
 
         def progress(share, best=math.nan, bound=math.nan):
+            nonlocal said
             numbers = (("best", best), ("best possible", bound))
-            known = [f"{name} {value:.4f}" for name, value in numbers if math.isfinite(value)]
-            bar.set_postfix_str(", ".join(known), refresh=False)
+            known = ", ".join(f"{name} {value:.4f}" for name, value in numbers if math.isfinite(value))
+            bar.set_postfix_str(known, refresh=False)
             bar.update(share - bar.n)
+            if bar.disable and time.perf_counter() > said + 10:
+                said = time.perf_counter()
+                print(f"searching: {100 * share:.0f} %  {known}", file=sys.stderr, flush=True)
 
-        if isinstance(model, Model):
-            found = best(model, args.top, progress=progress, **limits)
-        else:
-            found = evolve(lambda names: score([model], names)[0], top=args.top, progress=progress, **limits)
-        seconds, front = time.perf_counter() - start, None
-        if args.pareto and not found.interrupted:
-            bar.set_postfix_str("", refresh=False)
-            bar.set_description_str("for every size ", refresh=False)
-            bar.reset()
-            with contextlib.suppress(KeyboardInterrupt):
-                front = pareto(model, progress=lambda share, *_: progress(share), **limits)
-    return found, front, seconds
+        yield progress
 
 
 def main(argv=None):
     args = parse_arguments(argv)
-    budgets(args.max_params, args.max_macs)  # before anything is loaded
     data = cli.open_data(args.data_path)
+    space, limits = data.space, dict(args.max)
+    try:
+        space.limits(limits)  # before anything is loaded
+    except InputError as error:
+        raise InputError(f"--max: {error}") from None
     predictors = cli.load_predictors(args, data)
     if args.json:
         data.check_output(args.json, [predictor.path for predictor in predictors])
@@ -124,26 +123,36 @@ def main(argv=None):
     if constant:
         raise InputError(f"{', '.join(constant)}: one score for all architectures, so none is the best: train again")
     names, model = [predictor.task.name for predictor in predictors], combine([each.model for each in predictors])
-    if args.pareto and not isinstance(model, Model):
-        raise InputError(f"--pareto: no bound is known for the recipe {args.recipe}: its model is a function")
+    exact = model.function is None
+    if args.pareto and not exact:
+        raise InputError(f"--pareto: no bound is known for this model of the recipe {args.recipe}")
     by = f"the mean of {len(names)} tasks, standardised" if len(names) > 1 else f"the score of {names[0]}"
     print(f"searching for the best by {by}, recipe {args.recipe}", flush=True)
-    found, front, seconds = find(model, args)
+    seconds = args.seconds or (60 if space.digest else None)
+    began, front = time.perf_counter(), None
+    with shown_progress() as progress:
+        if exact:
+            found = best(model, args.top, limits=limits, seconds=seconds, progress=progress)
+        else:
+            function = lambda names: score([model], names)[0]  # noqa: E731
+            found = evolve(space, function, top=args.top, limits=limits, progress=progress)
+    took = time.perf_counter() - began
+    if args.pareto and not found.interrupted:
+        with shown_progress() as progress, contextlib.suppress(KeyboardInterrupt, TimeoutError):
+            front = pareto(model, limits=limits, seconds=seconds, progress=lambda share, *_: progress(share))
     complete = not found.interrupted and (front is not None or not args.pareto)
-    ours, others = entries(*found[:2]), entries(*front[:2]) if front else []
-    _, shares = shares_beaten(predictors, [row["arch"] for row in (*ours, *others)], args.device)
-    print(table(names, ours, shares[:, : len(ours)]))
-    print(account(found, seconds))
+    ours = entries(space, found.architectures, found.scores)
+    others = entries(space, *front) if front else []
+    shares = shares_beaten(predictors, [row["arch"] for row in (*ours, *others)], args.device).beaten
+    print(table(space, names, ours, shares[:, : len(ours)]))
+    print(account(space, found, exact, took))
     if front:
-        print("\nbest score for every number of parameters")
-        print(table(names, others, shares[:, len(ours) :], layers=False))
-    if not complete:
-        left = "" if args.json is None else f"; {args.json}: not written"
-        print(f"search.py: interrupted{left}", file=sys.stderr)
-        return 130
-    if args.json:
+        print(f"\nbest score for every value of {next(iter(space.costs))}")
+        print(table(space, names, others, shares[:, len(ours) :], decisions=False))
+    if args.json and (complete or ours):
         content = {"tasks": names, "recipe": args.recipe, "proven": not found.left, "architectures": ours}
         write_file(args.json, json.dumps(content | ({"pareto": others} if front else {}), indent=1).encode())
+    return 0 if complete else 130
 
 
 if __name__ == "__main__":
