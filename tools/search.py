@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 import cli
-from common.files import InputError, write_file
+from common.files import InputError, log, write_file
 from engine.model import combine, score
 from engine.predictors import SAMPLED, shares_beaten
 from search.evolution import evolve
@@ -43,9 +43,8 @@ def entries(space, architectures, scores):
 def table(space, names, rows, shares, decisions=True):
     """Numbered entries as text; shares: (tasks, n); decisions: add a line with each one's decisions."""
     titles = [*(f"{name:>9}" for name in space.costs), *(f"{name:>7}" for name in names)]
-    caption = (
-        f"score: lower is better; task columns: % of {SAMPLED:,} sampled architectures that it is predicted to beat"
-    )
+    sample = f"{SAMPLED:,} sampled" if space.size > SAMPLED else f"all {space.size:,}"
+    caption = f"score: lower is better; task columns: % of {sample} architectures that it is predicted to beat"
     lines = [caption, "  ".join(["   #      score", *titles])]
     for i, row in enumerate(rows):
         cells = [f"{i + 1:>4}  {row['score']:9.4f}", *(f"{cli.short(row[name]):>9}" for name in space.costs)]
@@ -137,10 +136,15 @@ def main(argv=None):
             function = lambda names: score([model], names)[0]  # noqa: E731
             found = evolve(space, function, top=args.top, limits=limits, progress=progress)
     took = time.perf_counter() - began
+    pressed = found.interrupted and not (seconds and took >= seconds)
     if args.pareto and not found.interrupted:
-        with shown_progress() as progress, contextlib.suppress(KeyboardInterrupt, TimeoutError):
-            front = pareto(model, limits=limits, seconds=seconds, progress=lambda share, *_: progress(share))
-    complete = not found.interrupted and (front is not None or not args.pareto)
+        try:
+            with shown_progress() as progress:
+                front = pareto(model, limits=limits, seconds=seconds, progress=lambda share, *_: progress(share))
+        except TimeoutError:
+            log.warning(f"no Pareto front within {seconds} seconds: choose more --seconds")
+        except KeyboardInterrupt:
+            pressed = True
     ours = entries(space, found.architectures, found.scores)
     others = entries(space, *front) if front else []
     shares = shares_beaten(predictors, [row["arch"] for row in (*ours, *others)], args.device).beaten
@@ -149,10 +153,10 @@ def main(argv=None):
     if front:
         print(f"\nbest score for every value of {next(iter(space.costs))}")
         print(table(space, names, others, shares[:, len(ours) :], decisions=False))
-    if args.json and (complete or ours):
+    if args.json and not pressed:
         content = {"tasks": names, "recipe": args.recipe, "proven": not found.left, "architectures": ours}
         write_file(args.json, json.dumps(content | ({"pareto": others} if front else {}), indent=1).encode())
-    return 0 if complete else 130
+    return 130 if pressed else 0
 
 
 if __name__ == "__main__":
