@@ -50,7 +50,6 @@ def compressed(data):
     "data",
     [
         b"",
-        b"not a checkpoint",
         WHOLE[:100],
         WHOLE[:-1],
         WHOLE.replace(CONTENT["weights"].numpy().tobytes(), bytes(20_000)),
@@ -93,12 +92,10 @@ ENDLESS.append(ENDLESS)
     ("content", "why"),
     [
         (torch.eye(3).to_sparse(), "a: b is not a plain tensor on the CPU"),
-        (torch.ones(3) + 0j, "a: b is not a plain tensor on the CPU"),
         (torch.ones(1).expand(10**6), "a: b is not a plain tensor on the CPU"),
         (torch.tensor([1, torch.nan]), r"a: b holds numbers that are not finite or above 1e\+30"),
         (torch.tensor([1, -2e30]), r"a: b holds numbers that are not finite or above 1e\+30"),
         ((1, b"bytes"), r"a: b\[1\] is a bytes: expected tensors, numbers, strings, lists, dictionaries"),
-        ({1j: 1}, "a: b: key is a complex: expected .*"),
         (ENDLESS, "maximum recursion .*"),
     ],
 )
