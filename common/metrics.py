@@ -1,4 +1,4 @@
-"""Kendall's tau for many small batches at once, and ranks."""
+"""Kendall's tau for many small batches at once, ranks, and the standard error of a cross-validation."""
 
 import numpy as np
 import torch
@@ -58,3 +58,12 @@ def normal_scores(labels):
     _, inverse, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     mean_ranks = np.cumsum(counts) - (counts + 1) / 2
     return torch.special.ndtri(torch.from_numpy((mean_ranks[inverse] + 0.5) / len(inverse)))
+
+
+def standard_error(values, test_share):
+    """Standard error of the mean of one value a fold, (..., k) -> (...), corrected for what folds share in training.
+
+    test_share: n_test / n_train. The error is the root of the variance over the k folds times (1/k + n_test/n_train)
+    (Nadeau and Bengio, 2003, doi:10.1023/A:1024068626366).
+    """
+    return (values.var(-1, ddof=1) * (1 / values.shape[-1] + test_share)) ** 0.5

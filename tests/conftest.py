@@ -20,10 +20,6 @@ hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
 
-def pytest_addoption(parser):
-    parser.addoption("--mutants", type=int, default=4, help="mutants of each module, for tests/test_mutants.py")
-
-
 @pytest.fixture(autouse=True, scope="session")
 def the_projects_folders_stay():
     """Fail at the end where a test, or somebody meanwhile, made something in the project's own results/ or logs/."""

@@ -1,6 +1,6 @@
 """The method in plain PyTorch, as a tutorial would write it: data loaders, autograd, scipy.
 
-The yardstick: tests compare the fast code with it number by number, tools/bench.py compares the times.
+The yardstick: tests compare the fast code with it number by number.
 """
 
 import numpy as np

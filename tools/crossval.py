@@ -8,8 +8,7 @@
 With p = numpy.random.RandomState(seed).permutation(n), fold f tests on p[f::5] and trains on the rest, in p's order,
 with --sizes on its first N; a recipe validates within these. Prints the mean tau on the test architectures (NaN counts
 as 0) over all folds, then the recipes' paired differences. In brackets the standard error, corrected for the training
-data that folds share: the variance over k folds times (1/k + n_test/n_train) (Nadeau and Bengio, 2003,
-doi:10.1023/A:1024068626366).
+data that folds share (common/metrics.py).
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from tqdm import tqdm
 import cli
 import recipes
 from common.files import InputError, write_file
-from common.metrics import kendall_tau
+from common.metrics import kendall_tau, standard_error
 from common.processes import cores, run_jobs
 from dataset import load_train
 from engine.model import score
@@ -91,8 +90,7 @@ def mean(values, test_share=1 / (FOLDS - 1)):
     """Mean of one value a fold and its corrected standard error, as text. test_share: n_test / n_train."""
     if np.isnan(values).any():
         return "-"
-    error = (values.var(ddof=1) * (1 / len(values) + test_share)) ** 0.5
-    return f"{values.mean():.4f} ({error:.4f})"
+    return f"{values.mean():.4f} ({standard_error(values, test_share):.4f})"
 
 
 def table(tasks, taus):
@@ -171,7 +169,7 @@ def main(argv=None):
         for name, size in itertools.product(names, sizes):
             if error := too_few(recipes.get(name), tasks, size):
                 print(f"- {name} cannot train on {size}: {error}")
-        content["sizes"] = sizes
+        content |= {"sizes": sizes, "test_architectures": len(architectures) / FOLDS}
     else:
         taus = {name: values[0] for name, values in taus.items()}
         print(table(labels, taus))

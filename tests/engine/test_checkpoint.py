@@ -18,47 +18,49 @@ WHOLE = to_bytes(CONTENT)
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "file.pth"
+def refused(tmp_path):
+    """refused(data, why): fail unless a file with these bytes is refused in one line, which ends with why."""
+
+    def check(data, why):
+        path = tmp_path / "file.pth"
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"\A.*file\.pth: damaged, or not a checkpoint: {why}\Z"):
+            read(path)
+
+    return check
 
 
-def refused(path, why=""):
-    with pytest.raises(InputError, match=rf"file\.pth: damaged, or not a checkpoint: {why}.*\Z"):
-        read(path)
-
-
-def test_the_same_content_gives_the_same_bytes(path):
-    path.write_bytes(WHOLE)
-    content = read(path)
-    torch.testing.assert_close(content["weights"], CONTENT["weights"], rtol=0, atol=0)
-    assert content["taus"] == CONTENT["taus"]
+def test_what_is_read_gives_the_same_bytes(tmp_path):
+    (tmp_path / "file.pth").write_bytes(WHOLE)
+    content = read(tmp_path / "file.pth")
+    assert torch.equal(content["weights"], CONTENT["weights"]) and content["taus"] == CONTENT["taus"]
     assert to_bytes(content) == WHOLE
+
+
+def compressed(data):
+    """The same archive, which now may need more memory than its size says."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as whole, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"",
-        b"not a checkpoint",
-        b"PK\x03\x04" + bytes(100),
-        *(WHOLE[:length] for length in (1, 100, -1)),
+        WHOLE[:100],
+        WHOLE[:-1],
         WHOLE.replace(CONTENT["weights"].numpy().tobytes(), bytes(20_000)),
-        *(pickle.dumps({0.4: {}}, protocol) for protocol in (0, 5)),
+        compressed(WHOLE),
+        pickle.dumps({0.4: {}}),
     ],
     ids=len,
 )
-def test_other_and_damaged_files_are_refused_without_a_warning(path, recwarn, data):
-    path.write_bytes(data)
-    refused(path)
+def test_other_and_damaged_files_are_refused_without_a_warning(refused, recwarn, data):
+    refused(data, ".*")
     assert not list(recwarn)
-
-
-def test_an_archive_larger_inside_than_outside_is_refused_unread(path, monkeypatch):
-    with zipfile.ZipFile(io.BytesIO(WHOLE)) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
-        for name in whole.namelist():
-            small.writestr(name, bytes(50_000_000) if name.endswith("data/0") else whole.read(name))
-    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("it was unpacked"))
-    refused(path, "the file is damaged")
 
 
 class Code:
@@ -72,11 +74,12 @@ class Code:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_code_is_refused_and_not_run(path, tmp_path, zipped):
-    torch.save({"a": [1, Code(tmp_path / "ran")]}, path, _use_new_zipfile_serialization=zipped)
-    refused(path, "holds more than tensors and numbers")
+def test_code_is_refused_and_not_run(refused, tmp_path, zipped):
+    buffer = io.BytesIO()
+    torch.save({"a": [1, Code(tmp_path / "ran")]}, buffer, _use_new_zipfile_serialization=zipped)
+    refused(buffer.getvalue(), "holds more than tensors and numbers")
     assert not (tmp_path / "ran").exists()
-    torch.load(path, weights_only=False)
+    torch.load(tmp_path / "file.pth", weights_only=False)
     assert (tmp_path / "ran").exists()  # the file does hold code
 
 
@@ -89,35 +92,21 @@ ENDLESS.append(ENDLESS)
     ("content", "why"),
     [
         (torch.eye(3).to_sparse(), "a: b is not a plain tensor on the CPU"),
-        (torch.ones(3, device="meta"), "a: b is not a plain tensor on the CPU"),
-        (torch.ones(3) + 0j, "a: b is not a plain tensor on the CPU"),
         (torch.ones(1).expand(10**6), "a: b is not a plain tensor on the CPU"),
         (torch.tensor([1, torch.nan]), r"a: b holds numbers that are not finite or above 1e\+30"),
         (torch.tensor([1, -2e30]), r"a: b holds numbers that are not finite or above 1e\+30"),
         ((1, b"bytes"), r"a: b\[1\] is a bytes: expected tensors, numbers, strings, lists, dictionaries"),
-        ({1j: 1}, "a: b: key is a complex: expected"),
-        (ENDLESS, "maximum recursion"),
+        (ENDLESS, "maximum recursion .*"),
     ],
 )
-def test_what_no_model_can_compute_with_is_refused(path, recwarn, content, why):
-    path.write_bytes(to_bytes({"a": {"b": content}}))
-    recwarn.clear()
-    refused(path, why)
-    assert not list(recwarn)
-
-
-def test_weights_of_a_gpu_are_read_without_one(path, monkeypatch):
-    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-    path.write_bytes(to_bytes(CONTENT))
-    assert b"cuda:0" in path.read_bytes()
-    assert torch.equal(read(path)["weights"], CONTENT["weights"])
+def test_what_no_model_can_compute_with_is_refused(refused, content, why):
+    refused(to_bytes({"a": {"b": content}}), why)
 
 
 @pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
-def test_numpy_numbers_of_every_release_are_read(path, module):
-    here = np.float64().__reduce__()[0].__module__.encode()
-    # As torch.save's older format, whose pickle has no checksum.
-    torch.save({np.float64(0.4): 1}, path, _use_new_zipfile_serialization=False)
+def test_numpy_numbers_of_every_release_are_read(tmp_path, module):
+    here, path = np.float64().__reduce__()[0].__module__.encode(), tmp_path / "file.pth"
+    torch.save({np.float64(0.4): 1}, path, _use_new_zipfile_serialization=False)  # without a checksum
     path.write_bytes(path.read_bytes().replace(here, module))
     assert read(path) == {0.4: 1}
 
