@@ -47,7 +47,8 @@ def train_plainly(task, encodings, ranks, epochs):
     torch.manual_seed(task.seed)
     orders = torch.Generator().manual_seed(task.seed)
     torch.randn(2, 3), torch.randn(2, 3)
-    network, size, (n_train, _) = Predictor(task.dropout_ratio), task.batch_size, task.split_sizes(len(ranks))
+    network = Predictor(*encodings.shape[1:], task.dropout_ratio)
+    size, (n_train, _) = task.batch_size, task.split_sizes(len(ranks))
     optimizer = torch.optim.Adam(network.parameters(), task.lr, weight_decay=task.weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.num_epochs)
 
@@ -104,26 +105,26 @@ def compare(title, name, plain, ours, factor=1):
 
 
 def bench_training(data):
-    architectures, labels = load_train(data.train_file)
-    encodings, recipe, epochs = encode(architectures), recipes.get("reference"), TASKS[0].num_epochs
+    labels, recipe, epochs = load_train(data.train_file), recipes.get("reference"), TASKS[0].num_epochs
+    encodings = encode(data.space, labels[TASKS[0].name].architectures)
     compare(
         f"Training eight tasks for {epochs} epochs",
         "autograd and a fused Adam, batches in memory",
-        lambda: [train_plainly(task, encodings, torch.tensor(labels[task.name]), EPOCHS) for task in TASKS],
-        lambda: [learn(recipe, task, architectures, labels[task.name]) for task in TASKS],
+        lambda: [train_plainly(task, encodings, torch.tensor(labels[task.name].ranks), EPOCHS) for task in TASKS],
+        lambda: [learn(recipe, task, labels[task.name]) for task in TASKS],
         epochs / EPOCHS,
     )
 
 
 def bench_scoring(data):
     architectures, _ = load_entries(data.test_file)
-    models, networks = [predictor.model for predictor in load()], [Predictor().eval() for _ in TASKS]
+    models, networks = [predictor.model for predictor in load()], [Predictor(*data.space.shape).eval() for _ in TASKS]
     for network, model in zip(networks, models, strict=True):
         network.load_state_dict(model.networks[0])
 
     @torch.no_grad()
     def plain():
-        encodings = encode(architectures)
+        encodings = encode(data.space, architectures)
         return [network(encodings) for network in networks]
 
     title = f"Scores of {len(architectures):,} architectures by eight predictors"
@@ -139,9 +140,10 @@ def bench_ranks(data):
 def bench_search(data):
     (predictor,), (sampled, _) = load([SEARCHED]), load_entries(data.test_file)
     model = predictor.model
+    score_names = lambda names: score([model], names)[0]  # noqa: E731
     ways = {
         "exact search": lambda: best(model, top=1).scores[0],
-        "evolution, 10,000 evaluations": lambda: evolve(lambda names: score([model], names)[0], 10_000).scores[0],
+        "evolution, 10,000 evaluations": lambda: evolve(data.space, score_names, 10_000).scores[0],
         f"best of {len(sampled):,} sampled": lambda: score([model], sampled).min().item(),
     }
     runs = {name: [timed(way) for _ in range(REPEATS)] for name, way in ways.items()}

@@ -169,7 +169,7 @@ def main(argv=None):
         for name, size in itertools.product(names, sizes):
             if error := too_few(recipes.get(name), tasks, size):
                 print(f"- {name} cannot train on {size}: {error}")
-        content |= {"sizes": sizes, "test_architectures": len(architectures) / FOLDS}
+        content |= {"sizes": sizes, "test_architectures": n / FOLDS}
     else:
         taus = {name: values[0] for name, values in taus.items()}
         print(table(labels, taus))

@@ -32,7 +32,7 @@ from common.paths import project_path
 from dataset import load_train
 from engine.predictors import load
 from recipes.reference import best_validation
-from space import measure
+from space import VIT
 
 # Okabe and Ito's colours, told apart by the colour-blind too.
 TRAIN, VALIDATION, REFERENCE, OTHERS = "#E69F00", "#0072B2", "#BBBBBB", ("#009E73", "#CC79A7")
@@ -138,9 +138,9 @@ def main(argv=None):
         return
     training_file = cli.open_data(args.data_path).train_file
     if training_file.exists():
-        architectures, labels = load_train(training_file)
-        parameters = measure(architectures).parameters
-        found = (f"{name} {spearmanr(parameters, ranks).statistic:.2f}" for name, ranks in labels.items())
+        labels = load_train(training_file)
+        parameters = VIT.measure(next(iter(labels.values())).architectures)["params"]
+        found = (f"{name} {spearmanr(parameters, each.ranks).statistic:.2f}" for name, each in labels.items())
         print(f"Spearman's correlation of parameters and rank: {', '.join(found)}")
     predictors = load()
     reference = json.loads(Path(project_path("results", "reference.json")).read_text())["tasks"]
