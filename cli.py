@@ -77,10 +77,10 @@ def add_output(parser, flag, name, help):
     parser.add_argument(flag, type=folder, metavar="FOLDER", help=f"{help} (default: {default})")
 
 
-def add_recipe(parser):
+def add_recipe(parser, default=DEFAULT):
     """Add the flag for the recipe."""
-    help = "method of training and scoring (see recipes/); gp ranks best (default: %(default)s)"
-    parser.add_argument("--recipe", choices=RECIPES, default=DEFAULT, help=help)
+    help = "method of training and scoring, see recipes/ (default: %(default)s)"
+    parser.add_argument("--recipe", choices=RECIPES, default=default, help=help)
 
 
 def add_predictors(parser):
@@ -113,6 +113,13 @@ def default_folder():
     return project_path("data") if has_files else project_path("data", "surrogate")
 
 
+def is_surrogate(data):
+    """Whether this is the folder of the surrogate benchmark."""
+    from data.surrogate import generate
+
+    return os.path.samefile(data.folder, generate.FOLDER)
+
+
 def open_data(given=None):
     """dataset.Data of the folder of --data_path, or of the default one; makes the surrogate's files where they lack."""
     from data.surrogate import generate
@@ -122,11 +129,10 @@ def open_data(given=None):
         data = find_data(given or default_folder())
     except InputError as error:
         raise InputError(f"--data_path {error}") from None
-    is_surrogate = os.path.samefile(data.folder, generate.FOLDER)
     if given is None:
         surrogate = f"the surrogate benchmark, as {project_path('data')} lacks the competition's files"
-        log.info(f"data: {data.folder}, {surrogate if is_surrogate else 'the competition files'}")
-    if is_surrogate:
+        log.info(f"data: {data.folder}, {surrogate if is_surrogate(data) else 'the competition files'}")
+    if is_surrogate(data):
         try:
             generate.make()
         except OSError as error:
@@ -189,6 +195,15 @@ def budget(text):
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"'{text}': expected NAME=VALUE, such as params=70e6")
+
+
+def checked_budgets(args, space):
+    """Budgets of --max: {cost: largest value}; raises InputError where the space has no such cost or nothing within."""
+    try:
+        space.limits(dict(args.max))
+    except InputError as error:
+        raise InputError(f"--max: {error}") from None
+    return dict(args.max)
 
 
 def add_budgets(parser):

@@ -83,6 +83,17 @@ class Labels(NamedTuple):
     ranks: np.ndarray  # (n,) int64 in [0, n): the number of smaller labels, so that ties share the lowest rank
     measured: bool  # the distances of the labels mean something: accuracies, not ranks
 
+    @classmethod
+    def of(cls, architectures, numbers, measured):
+        """Labels of n architecture strings, smaller is better, None where there is none; repeated ones are averaged."""
+        found = {}
+        for architecture, number in zip(architectures, numbers, strict=True):
+            if number is not None:
+                found.setdefault(architecture, []).append(number)
+        means = [each[0] if len(each) == 1 else sum(each) / len(each) for each in found.values()]
+        counts = np.array([len(each) for each in found.values()], np.int64)
+        return cls(list(found), np.array(means, float), counts, _rank(means), measured)
+
     def select(self, indices):
         """Some of them; the ranks stay as they are."""
         rows = (array[indices] for array in (self.values, self.counts, self.ranks))
@@ -107,7 +118,7 @@ def _rank(numbers):
     first = {}
     for position, number in enumerate(sorted(numbers)):
         first.setdefault(number, position)
-    return np.array([first[number] for number in numbers])
+    return np.array([first[number] for number in numbers], np.int64)
 
 
 def _fields(path, entries, tasks):
@@ -137,6 +148,15 @@ def read_labels(path, entries, tasks=None):
     return found
 
 
+def read_train(path, tasks=None, space=VIT):
+    """Read a training file: (entries, {task name: field}, {task name: Labels}), as load_train, but of any labels."""
+    architectures, entries = load_entries(path, space)
+    fields, found = _fields(path, entries, tasks), {}
+    for task, field in fields.items():
+        found[task] = Labels.of(architectures, _numbers(path, entries, field), field.endswith("_accuracy"))
+    return entries, fields, found
+
+
 def load_train(path, tasks=None, space=VIT):
     """Read a training file: {task name: Labels}, architectures in the file's order.
 
@@ -144,31 +164,23 @@ def load_train(path, tasks=None, space=VIT):
     tasks: names, by default all that the file labels. Raises as load_entries and label_fields, and InputError for a
     label that is not a number and where all labels of a task are equal.
     """
-    architectures, entries = load_entries(path, space)
-    fields, found = _fields(path, entries, tasks), {}
+    entries, fields, found = read_train(path, tasks, space)
     if tasks is None and [*fields] != [task.name for task in TASKS]:
         log.info(f"tasks labelled in {path}: {', '.join(fields)}")
-    for task, field in fields.items():
-        measured = {}
-        for architecture, number in zip(architectures, _numbers(path, entries, field), strict=True):
-            if number is not None:
-                measured.setdefault(architecture, []).append(number)
-        missing = len(entries) - sum(map(len, measured.values()))
-        repeated = sum(len(numbers) > 1 for numbers in measured.values())
+    for task, labels in found.items():
+        field, is_accuracy = fields[task], labels.measured
+        missing, repeated = len(entries) - labels.counts.sum(), (labels.counts > 1).sum()
         if missing:
             log.info(f"{path}: {field}: {missing} of {len(entries)} entries are not measured (null): left out")
         if repeated:
             log.info(f"{path}: {field}: {repeated} architectures are measured several times: their labels are averaged")
-        means = [numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers) for numbers in measured.values()]
-        if len(set(means)) < 2:
-            why = "all labels are equal" if means else "no entry is measured"
+        if not labels.ranks.any():
+            why = "all labels are equal" if len(labels.ranks) else "no entry is measured"
             raise InputError(f"{path}: {task}: {why}: there is no order to learn")
-        if field.endswith("_accuracy") or set(means) - set(range(len(entries))):
-            log.info(f"{field}: the {'largest' if field.endswith('_accuracy') else 'smallest'} label is the best")
-        elif len(set(means)) < len(means):
+        if is_accuracy or set(labels.values.tolist()) - set(range(len(entries))):
+            log.info(f"{field}: the {'largest' if is_accuracy else 'smallest'} label is the best")
+        elif len(set(labels.ranks)) < len(labels.ranks):
             log.info(f"{field}: some architectures share a rank")
-        values, counts = np.array(means, float), np.array(list(map(len, measured.values())))
-        found[task] = Labels(list(measured), values, counts, _rank(means), field.endswith("_accuracy"))
     return found
 
 

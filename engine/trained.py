@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+import recipes
 from common.files import InputError, first_line
 from common.processes import one_thread
-from dataset import encode
+from dataset import Labels, encode
 from engine.checkpoint import HEADER, check_values, from_bytes, read, to_bytes, versions
 from engine.model import score
 from recipes import DEFAULT
@@ -24,7 +25,7 @@ class TrainedPredictor(NamedTuple):
 
     recipe: object
     task: Task
-    path: Path
+    path: Path | None  # None where it lies in no file
     checkpoint: dict
     snapshot: int | None  # index of the snapshot that scores, where the recipe keeps several
     model: Model
@@ -68,6 +69,26 @@ def checked_model(recipe, task, checkpoint, index):
     if recipe.rank_interval:  # its fields may be damaged, too
         recipe.rank_interval(checkpoint, scores, scores, 0.5)
     return model, bool((scores == scores[0]).all())
+
+
+def fit(space, architectures, accuracies, recipe="gp"):
+    """Learn from lists, without files: a TrainedPredictor, which scores, ranks and searches as those of `load` do.
+
+    space: space.Space; architectures: n strings or objects {decision: choice}; accuracies: n numbers, larger is better,
+    None where there is none; recipe: name. Raises InputError.
+    """
+    numbers = [None if accuracy is None else -accuracy for accuracy in accuracies]
+    labels = Labels.of(space.strings(space.parse(architectures)), numbers, measured=True)
+    if not labels.ranks.any():
+        raise InputError("all accuracies are equal: there is no order to learn")
+    return fit_labels(recipes.get(recipe, space), Task("own"), labels)
+
+
+def fit_labels(recipe, task, labels):
+    """TrainedPredictor of a recipe that is fitted to dataset.Labels at once; it lies in no file. Raises as `learn`."""
+    fitted, _ = learn(recipe, task, labels)
+    index = recipe.snapshot_index(fitted)
+    return TrainedPredictor(recipe, task, None, fitted, index, *checked_model(recipe, task, fitted, index))
 
 
 def header(recipe, task, data, device="cpu"):

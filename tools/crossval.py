@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import cli
 import recipes
-from common.files import InputError, write_file
+from common.files import InputError, log, write_file
 from common.metrics import kendall_tau, standard_error
 from common.processes import cores, run_jobs
 from dataset import load_train
@@ -123,8 +123,8 @@ def table_by_size(sizes, n, taus):
 def parse_arguments(argv):
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
-    help = "only these"
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE", help=help)
+    help = "only these (default: all that can train on so few)"
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, metavar="RECIPE", help=help)
     help = "train each fold on its first N architectures only, for each N"
     parser.add_argument("--sizes", nargs="+", type=cli.positive, metavar="N", help=help)
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the first permutation (default: 0)")
@@ -138,18 +138,21 @@ def parse_arguments(argv):
     return args
 
 
-def check_sizes(path, n, tasks, names, sizes):
-    """Raise InputError unless n architectures are enough for the folds, the sizes and, without sizes, the recipes."""
+def choose(path, n, tasks, given, sizes, space):
+    """Recipes that can train on n architectures; raises InputError where they are too few for the folds or `given`."""
     trained = n - -(-n // FOLDS)
     if n < 2 * FOLDS:
         raise InputError(f"{path}: {n} architectures: expected at least {2 * FOLDS}")
     if sizes and not 2 <= sizes[0] <= sizes[-1] <= trained:
         raise InputError(f"--sizes: expected numbers from 2 to {trained}, which a fold of {n} architectures trains on")
-    errors = {} if sizes else {name: too_few(recipes.get(name), tasks, trained) for name in names}
+    errors = {} if sizes else {name: too_few(recipes.get(name, space), tasks, trained) for name in given or RECIPES}
     errors = {name: error for name, error in errors.items() if error}
-    if errors:
-        able = " ".join(name for name in RECIPES if name not in errors)
-        raise InputError(f"{next(iter(errors.values()))}; leave {', '.join(errors)} out: --recipes {able}")
+    for name, error in errors.items():
+        if given:
+            able = " ".join(name for name in RECIPES if name not in errors)
+            raise InputError(f"{error}; leave {', '.join(errors)} out: --recipes {able}")
+        log.info(f"without {name}: {error}")
+    return [name for name in dict.fromkeys(given or RECIPES) if name not in errors]
 
 
 def main(argv=None):
@@ -159,15 +162,14 @@ def main(argv=None):
         data.check_output(args.json)
     labels = load_train(data.train_file, args.tasks, data.space)
     n = min(len(of_task.ranks) for of_task in labels.values())
-    names, sizes = list(dict.fromkeys(args.recipes)), sorted(set(args.sizes or ()))
-    tasks = [find_task(name) for name in labels]
-    check_sizes(data.train_file, n, tasks, names, sizes)
+    tasks, sizes = [find_task(name) for name in labels], sorted(set(args.sizes or ()))
+    names = choose(data.train_file, n, tasks, args.recipes, sizes, data.space)
     content = {"seeds": list(range(args.seed, args.seed + args.repeats)), "tasks": list(labels)}
     taus = cross_validate(labels, data.space, names, content["seeds"], args.jobs or cores(), sizes or [None])
     if sizes:
         print(table_by_size(sizes, n, taus))
         for name, size in itertools.product(names, sizes):
-            if error := too_few(recipes.get(name), tasks, size):
+            if error := too_few(recipes.get(name, data.space), tasks, size):
                 print(f"- {name} cannot train on {size}: {error}")
         content |= {"sizes": sizes, "test_architectures": n / FOLDS}
     else:

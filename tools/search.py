@@ -110,11 +110,7 @@ def shown_progress():
 def main(argv=None):
     args = parse_arguments(argv)
     data = cli.open_data(args.data_path)
-    space, limits = data.space, dict(args.max)
-    try:
-        space.limits(limits)  # before anything is loaded
-    except InputError as error:
-        raise InputError(f"--max: {error}") from None
+    space, limits = data.space, cli.checked_budgets(args, data.space)  # before anything is loaded
     predictors = cli.load_predictors(args, data)
     if args.json:
         data.check_output(args.json, [predictor.path for predictor in predictors])

@@ -1,0 +1,72 @@
+"""What to measure next: random architectures first, then the best predicted ones, by a predictor fitted at once."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+import recipes
+from common.files import InputError
+from engine.model import combine, score
+from engine.predictors import Shares, shares_beaten
+from engine.trained import fit_labels
+from search.evolution import evolve
+from search.exact import best
+from tasks import find_task
+
+RANDOM = 25  # labels from which predictions choose
+TRIES = 100_000  # random architectures, to find some within the budgets
+
+
+class Proposals(NamedTuple):
+    """Architectures to measure next."""
+
+    architectures: list  # strings
+    shares: Shares | None  # of the space that each is predicted to beat; None for random ones
+    reason: str  # how they were chosen, a line
+
+
+def propose(space, labels, count=10, *, recipe="gp", limits=None, exclude=(), random=RANDOM, seed=0, seconds=60):
+    """Propose `count` architectures to measure next: Proposals; fewer where the space or the budgets have no more.
+
+    labels: {task name: dataset.Labels}, what is measured; limits: {cost: largest value}; exclude: further architectures
+    that are not proposed. While a task has fewer than `random` labels, the architectures are random, by `seed`. Then
+    they are the best of all others by the mean of the tasks' standardised scores, predicted by a recipe that is fitted
+    to these labels; `seconds` limit the exact search. Raises InputError.
+    """
+    known = {*exclude, *(name for of_task in labels.values() for name in of_task.architectures)}
+    fewest = min((len(of_task.architectures) for of_task in labels.values()), default=0)
+    count = min(count, space.size - len(known))
+    if not count:
+        return Proposals([], None, f"all {space.size:,} architectures of the space are known")
+    if fewest < random:
+        reason = f"random, as {fewest} architectures are measured; from {random} on, predictions choose"
+        return Proposals(_random(space, count, limits, known, seed), None, reason)
+    for name, of_task in labels.items():
+        if not of_task.ranks.any():
+            raise InputError(f"{name}: all labels are equal: there is no order to learn")
+    recipe = recipes.get(recipe, space)
+    predictors = [fit_labels(recipe, find_task(name), of_task) for name, of_task in labels.items()]
+    model = combine([predictor.model for predictor in predictors])
+    if model.function is None:
+        result = best(model, count, limits=limits, exclude=known, seconds=seconds)
+        how = f"unproven after {seconds} seconds: others may be better by {result.gap:.4f}" if result.left else "proven"
+        found = result.architectures
+    else:
+        top = count + len(known)
+        result = evolve(space, lambda names: score([model], names)[0], top=top, limits=limits, seed=seed)
+        found, how = [name for name in result.architectures if name not in known][:count], "by evolution, unproven"
+    return Proposals(found, shares_beaten(predictors, found), f"the best predicted by {recipe.name}, {how}")
+
+
+def _random(space, count, limits, known, seed):
+    """Random architectures within the limits; where these are rare, an evolution without a goal finds them."""
+    if not limits:
+        return space.sample(count, seed, known)
+    random = np.random.RandomState(seed)
+    choices = space.draw(TRIES, random)
+    within = np.all([cost.of(choices) <= most for cost, most in space.limits(limits)], 0)
+    found = [name for name in dict.fromkeys(space.strings(choices[within])) if name not in known]
+    if len(found) < count:
+        drawn = evolve(space, lambda names: random.rand(len(names)), top=TRIES, limits=limits, seed=seed).architectures
+        found += [name for name in drawn if name not in {*known, *found}]
+    return found[:count]

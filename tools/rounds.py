@@ -1,0 +1,219 @@
+"""Replay the search for the best architecture by few measurements, where all measurements are known.
+
+    python tools/rounds.py --data_path data/whole                 the training file is a complete table
+    python tools/rounds.py --tasks msmt17 sop vehicleid           the surrogate: the whole space, measured with noise
+    python tools/rounds.py --measurements 50 100 200 --seeds 10 --first 0 --json rounds.json
+
+With N measurements: `random` measures N random architectures; `evolution` is regularized evolution with a population of
+20 and samples of 10; `rounds` measures N / 2 random ones, then in each round the ten best predicted ones; `predicted`
+measures N random ones and ends with the best predicted one, unmeasured. The others end with the best that they measured.
+
+For a table it prints the median over the seeds of the true rank of the result among all of the table (0 is the best),
+and how many seeds ended with the very best. For the surrogate, where no rank can be counted, it prints the mean of the
+result's score without noise (lower is better).
+"""
+
+import collections
+import contextlib
+import itertools
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tqdm import tqdm
+
+import cli
+import recipes
+from common.files import InputError, write_file
+from common.processes import cores, run_jobs
+from data.surrogate import generate
+from dataset import Labels, load_train
+from engine.model import score
+from engine.trained import fit_labels
+from search.evolution import mutate
+from search.exact import best
+from tasks import find_task
+
+POPULATION, SAMPLE = 20, 10  # the usual choice for few measurements
+ROUND = 10
+
+
+class Table:
+    """A complete table: labels of a dataset.Labels."""
+
+    def __init__(self, space, labels):
+        self.space, self.names = space, labels.architectures
+        self.values = dict(zip(labels.architectures, labels.values.tolist(), strict=True))
+        self.sorted = np.sort(labels.values)
+
+    def has(self, name):
+        """Whether it can be measured."""
+        return name in self.values
+
+    def measure(self, name, random):
+        """Label of an architecture."""
+        return self.values[name]
+
+    def draw(self, known, random):
+        """A random architecture that is not known."""
+        return next(
+            name for name in iter(lambda: self.names[random.randint(len(self.names))], None) if name not in known
+        )
+
+    def predicted_best(self, model, count, known):
+        """The `count` best predicted of all that are not known."""
+        left = [name for name in self.names if name not in known]
+        return [left[i] for i in np.argsort(score([model], left)[0].numpy(), kind="stable")[:count]]
+
+    def judge(self, name):
+        """True rank among all: the number of better ones."""
+        return int(np.searchsorted(self.sorted, self.values[name]))
+
+
+class Surrogate:
+    """The surrogate benchmark's whole space; measurements are noisy."""
+
+    def __init__(self, space, effects):
+        self.space, self.effects = space, effects
+
+    def has(self, name):
+        return True
+
+    def measure(self, name, random):
+        return self.judge(name) + self.effects["residual"] * random.standard_normal()
+
+    def draw(self, known, random):
+        drawn = (self.space.strings(self.space.draw(1, random))[0] for _ in itertools.count())
+        return next(name for name in drawn if name not in known)
+
+    def predicted_best(self, model, count, known):
+        return best(model, count, exclude=known).architectures
+
+    def judge(self, name):
+        """Score without noise."""
+        return generate.true_scores(self.effects, [name]).item() * generate.UNIT
+
+
+def fit(world, measured, recipe):
+    """Model of a recipe fitted to {architecture: label}."""
+    labels = Labels.of(list(measured), list(measured.values()), measured=True)
+    return fit_labels(recipes.get(recipe, world.space), find_task("replay"), labels).model
+
+
+def measure_random(world, measured, count, random):
+    """Add `count` random measurements."""
+    for _ in range(count):
+        name = world.draw(measured, random)
+        measured[name] = world.measure(name, random)
+
+
+def by_random(world, count, random, recipe):
+    measured = {}
+    measure_random(world, measured, count, random)
+    return min(measured, key=measured.get)
+
+
+def by_evolution(world, count, random, recipe):
+    measured = {}
+    measure_random(world, measured, min(POPULATION, count), random)
+    living = collections.deque(measured, maxlen=POPULATION)
+    while len(measured) < count:
+        parent = min((living[i] for i in random.randint(len(living), size=SAMPLE)), key=measured.get)
+        tried = (mutate(world.space, world.space.parse([parent])[0], random) for _ in range(100))
+        children = (world.space.strings(child[None])[0] for child in tried)
+        child = next((name for name in children if name not in measured and world.has(name)), None)
+        child = child or world.draw(measured, random)
+        measured[child] = world.measure(child, random)
+        living.append(child)
+    return min(measured, key=measured.get)
+
+
+def by_rounds(world, count, random, recipe):
+    measured = {}
+    measure_random(world, measured, count // 2, random)
+    while len(measured) < count:
+        size = min(ROUND, count - len(measured))
+        for name in world.predicted_best(fit(world, measured, recipe), size, set(measured)):
+            measured[name] = world.measure(name, random)
+    return min(measured, key=measured.get)
+
+
+def by_prediction(world, count, random, recipe):
+    measured = {}
+    measure_random(world, measured, count, random)
+    return world.predicted_best(fit(world, measured, recipe), 1, set(measured))[0]
+
+
+METHODS = {"random": by_random, "evolution": by_evolution, "rounds": by_rounds, "predicted": by_prediction}
+
+
+def replay(_, method, world, count, seed, recipe):
+    """What one method ends with after `count` measurements, judged."""
+    return world.judge(METHODS[method](world, count, np.random.RandomState(seed), recipe))
+
+
+def table(measurements, found, is_table):
+    """Results as Markdown; found: {method: (tasks, measurements, seeds) array}."""
+    lines = [f"| measurements | {' | '.join(found)} |", f"|--:{'|--:' * len(found)}|"]
+    for i, count in enumerate(measurements):
+        cells = []
+        for values in found.values():
+            of_count = values[:, i]
+            if is_table:
+                cells.append(f"{np.median(np.median(of_count, 1)):g} ({(of_count == 0).mean():.0%} the best)")
+            else:
+                cells.append(f"{of_count.mean():.3f}")
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    parser = cli.Parser(description=__doc__)
+    cli.add_data(parser)
+    cli.add_recipe(parser, "gp")
+    help = "how many to replay (default: 50 100 200)"
+    parser.add_argument("--measurements", nargs="+", type=cli.positive, default=[50, 100, 200], metavar="N", help=help)
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help="only these"
+    )
+    parser.add_argument("--seeds", type=cli.positive, default=10, metavar="N", help="how many seeds (default: 10)")
+    parser.add_argument("--first", type=cli.seed, default=0, metavar="SEED", help="the first of them (default: 0)")
+    parser.add_argument("--jobs", type=cli.positive, help="processes (default: the number of cores)")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write every result")
+    args = parser.parse_args(argv)
+    data = cli.open_data(args.data_path)
+    if args.json:
+        data.check_output(args.json)
+    labels = load_train(data.train_file, args.tasks, data.space)
+    is_table = not cli.is_surrogate(data)
+    if is_table:
+        worlds = [Table(data.space, of_task) for of_task in labels.values()]
+    else:
+        effects = json.loads(generate.EFFECTS.read_text())["tasks"]
+        worlds = [Surrogate(data.space, effects[name]) for name in labels]
+    few = min(len(of_task.ranks) for of_task in labels.values()) if is_table else data.space.size
+    if max(args.measurements) >= few:
+        raise InputError(f"--measurements: {data.train_file} has {few} architectures: measure fewer")
+    found = {name: np.zeros((len(worlds), len(args.measurements), args.seeds)) for name in args.methods}
+    jobs = [
+        ((name, t, i, s), replay, (name, worlds[t], args.measurements[i], args.first + s, args.recipe))
+        for name, of_method in found.items()
+        for t, i, s in np.ndindex(of_method.shape)
+    ]
+    with contextlib.closing(run_jobs(jobs, args.jobs or cores())) as messages:
+        for (name, *index), result in tqdm(messages, total=len(jobs), disable=None):
+            if result.error:
+                raise InputError(f"{name}: {result.error}")
+            found[name][tuple(index)] = result.value
+    print(table(args.measurements, found, is_table))
+    if args.json:
+        content = {"tasks": list(labels), "measurements": args.measurements, "ranks": is_table}
+        content["results"] = {name: values.tolist() for name, values in found.items()}
+        write_file(args.json, json.dumps(content).encode())
+
+
+if __name__ == "__main__":
+    cli.run(main)
