@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.files import InputError, describe, first_line, log, printable
-from common.paths import project_path
+from common.paths import PUBLISHED, project_path
 from recipes import DEFAULT, RECIPES
 from tasks import FILES, TASKS, find_task
 
@@ -152,11 +152,16 @@ def load_predictors(args, data, recipe=None, snapshot=None):
 
     check_device(args.device)
     recipe = recipe or args.recipe
+    train = lambda tasks: f"python {quoted_path('main.py')}{flags(data, recipe, tasks, args.results_path)}"  # noqa: E731
     try:
-        return load(args.tasks, data=data, recipe=recipe, results=args.results_path, snapshot=snapshot)
+        predictors = load(args.tasks, data=data, recipe=recipe, results=args.results_path, snapshot=snapshot)
     except MissingError as error:
-        words = flags(data, recipe, error.tasks, args.results_path)
-        raise InputError(f"{error}: train it: python {quoted_path('main.py')}{words}") from None
+        others = f"; there are checkpoints of --recipe {' or '.join(error.recipes)}" if error.recipes else ""
+        raise InputError(f"{error}: train it: {train(error.tasks)}{others}") from None
+    stale = [each.task.name for each in predictors if each.is_foreign and PUBLISHED not in each.path.parts]
+    if stale:
+        log.warning(f"to update: {train(stale)}")
+    return predictors
 
 
 def quoted_path(*names):

@@ -1,5 +1,6 @@
 """The data: one-hot encoding of architectures, labels, the competition's two JSON files, and the folder they lie in."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from common.files import InputError, log, read_json
+from common.files import InputError, log, read_json, write_file
 from common.paths import PUBLISHED, check_output, project_path
 from space import VIT, Space, read_space
 from tasks import OWN_NAMES, TASK_NAME, TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE, find_task
 
 SPACE_FILE = "space.json"
+OWNER = ".data_folder"  # in a folder of results: the data folder that they are of
 
 
 def encode(space, architectures):
@@ -39,6 +41,11 @@ def read_entries(path):
         if "arch" not in entry:
             raise InputError(f"{path}: {name}: 'arch' is missing")
     return entries
+
+
+def digest(entries):
+    """SHA-256 of a file's entries; of a file as json.dump writes it, which the competition's is, that of its bytes."""
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def load_entries(path, space=VIT):
@@ -158,7 +165,7 @@ def read_train(path, tasks=None, space=VIT):
 
 
 def load_train(path, tasks=None, space=VIT):
-    """Read a training file: {task name: Labels}, architectures in the file's order.
+    """Read a training file: (entries, {task name: Labels}), architectures in the file's order.
 
     Entries whose label is null are left out; of an architecture that occurs several times the labels are averaged.
     tasks: names, by default all that the file labels. Raises as load_entries and label_fields, and InputError for a
@@ -181,7 +188,7 @@ def load_train(path, tasks=None, space=VIT):
             log.info(f"{field}: the {'largest' if is_accuracy else 'smallest'} label is the best")
         elif len(set(labels.ranks)) < len(labels.ranks):
             log.info(f"{field}: some architectures share a rank")
-    return found
+    return entries, found
 
 
 def load_same(path, other_path, other):
@@ -233,6 +240,23 @@ class Data(NamedTuple):
     def logs(self):
         return Path(project_path("logs", self.name))
 
+    def check_owner(self, results=None):
+        """Raise InputError where `results`, by default the data's, hold those of another folder of this name."""
+        marker = self.results / OWNER
+        if results or not self.name or not marker.exists():
+            return
+        owner = Path(project_path(), os.fsdecode(marker.read_bytes()))
+        if owner.exists() and not os.path.samefile(owner, self.folder):
+            message = f"{self.results}: holds results of {owner}: rename {self.folder}, or choose another results_path"
+            raise InputError(message)
+
+    def own(self, results=None):
+        """Note that the data's results are of this folder."""
+        if self.name and not results:
+            path, project = (Path(os.path.realpath(each)) for each in (self.folder, project_path()))
+            owner = path.relative_to(project) if path.is_relative_to(project) else path
+            write_file(self.results / OWNER, os.fsencode(owner))
+
     def output_name(self, *words):
         """Default name of an output in the current folder: the words, and the data's name after the first."""
         return "_".join(filter(None, [words[0], self.name, *words[1:]]))
@@ -254,7 +278,7 @@ def find_data(folder):
     """
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder: expected the folder of {' or '.join(OWN_NAMES.values())}")
-    name = Path(os.path.realpath(folder)).name
+    name = Path(os.path.abspath(folder)).name
     if name == PUBLISHED:
         raise InputError(f"{folder}: results/{name} is the published run: give the folder another name")
     path = Path(folder, SPACE_FILE)
@@ -274,7 +298,8 @@ class ArchPerfDataset(torch.utils.data.Dataset):
 
     def __init__(self, root, target_type, train=True):
         if train:
-            (labels,) = load_train(Path(root) / TRAIN_FILE, [find_task(target_type).name]).values()
+            _, found = load_train(Path(root) / TRAIN_FILE, [find_task(target_type).name])
+            (labels,) = found.values()
             architectures, self.ranks = labels.architectures, labels.ranks.tolist()
         else:
             (architectures, _), self.ranks = load_entries(Path(root) / TEST_FILE), None

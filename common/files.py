@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import logging
-import math
 import os
 import secrets
 from pathlib import Path
@@ -58,8 +57,21 @@ def read_file(path):
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+KINDS = {  # what files begin with that are taken for JSON by mistake
+    b"\x1f\x8b": "compressed by gzip: unpack it",
+    b"PK": "a zip archive: unpack it",
+    b"\xff\xfe": "UTF-16: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file with git lfs pull",
+    b"<": "HTML or XML, perhaps the page of an error: download the file again",
+}
+
+
 def read_json(path):
-    """Content of a JSON file; raises InputError where it is none, repeats a key or has a number that is not finite."""
+    """Content of a JSON file; NaN and infinite numbers are read as such.
+
+    Raises InputError, which names file and position, where it is none or repeats a key; OSError.
+    """
 
     def unique(pairs):
         entry = dict(pairs)
@@ -69,15 +81,12 @@ def read_json(path):
             raise InputError(f"{path}: key '{twice}' occurs twice in one object: expected once")
         return entry
 
-    def finite(text):
-        number = float(text)
-        if not math.isfinite(number):
-            raise InputError(f"{path}: holds {text[:40]}: expected a finite number")
-        return number
-
+    data = read_file(path)
+    for start, kind in KINDS.items():
+        if data.lstrip().startswith(start):
+            raise InputError(f"{path}: not JSON, but {kind}")
     try:
-        text = read_file(path).decode("utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8: expected a JSON file") from None
     except json.JSONDecodeError as error:

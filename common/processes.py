@@ -64,12 +64,20 @@ def run_jobs(jobs, processes, device="cpu"):
     jobs: [(key, function, arguments)]; the process calls function(send, *arguments), which may call send(message).
     Yields (key, message) for each message, and (key, JobResult) at the end of each job. A process that dies or cannot
     start takes no other with it. No process outlives this generator, or the process that runs it, however that ends.
+    In a daemonic process, which may have none, the jobs run one after the other.
     """
+    if multiprocessing.current_process().daemon:
+        for key, function, arguments in jobs:
+            messages = []
+            result = _call(function, messages.append, arguments)
+            yield from ((key, message) for message in (*messages, result))
+        return
     # A forked process has torch at once; CUDA cannot be used in one.
-    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    forked = str(device).startswith("cpu")
+    context = multiprocessing.get_context("fork" if forked else "spawn")
     # The parent alone keeps the writing end, so that the end of file tells the workers of its death.
     parent_alive, parent_end = context.Pipe(duplex=False)
-    inherited = parent_end if device == "cpu" else None
+    inherited = parent_end if forked else None
     queue, running, shown = list(jobs), {}, set()
     try:
         while queue or running:
@@ -120,18 +128,21 @@ def _receive(connection, process):
 
 
 def _work(connection, parent_alive, parent_end, function, arguments):
-    torch.set_num_threads(1)  # and the threads of the parent do not exist in its fork: waiting for them never ends
+    torch.set_num_threads(1)  # a forked child has no copies of the parent's thread pool and would wait for it forever
     if parent_end:
         parent_end.close()  # inherited by fork
     threading.Thread(target=_end_with_parent, args=(parent_alive,), daemon=True).start()
+    connection.send(_call(function, connection.send, arguments))
+
+
+def _call(function, send, arguments):
     try:
-        result = JobResult(function(connection.send, *arguments))
+        return JobResult(function(send, *arguments))
     except (InputError, OSError, MemoryError) as error:
-        result = JobResult(error=describe(error))
+        return JobResult(error=describe(error))
     except Exception as error:  # a bug, perhaps in a recipe that is being written
         line = f"{type(error).__name__}: {printable(error)}: see the traceback above"
-        result = JobResult(error=line, traceback=traceback.format_exc())
-    connection.send(result)
+        return JobResult(error=line, traceback=traceback.format_exc())
 
 
 def _end_with_parent(parent_alive):

@@ -5,7 +5,8 @@ A checkpoint is a dictionary that torch.save wrote, of tensors, numbers, strings
     task      {"name": name of the task, and the value of each setting that the recipe uses}
     recipe    name of the recipe; absent for the recipe `reference`
     space     SHA-256 of the search space, space.Space.digest; absent for the competition's
-    data      SHA-256 of the training file
+    data      SHA-256 of the training file, dataset.digest
+    code      SHA-256 of the recipe's files
     versions  versions, device and CPU kernels of the training, as `versions` returns them
     stopped   None, or why training ended early
 
@@ -17,7 +18,6 @@ import io
 import os
 import pickle
 import platform
-import warnings
 import zipfile
 
 import numpy as np
@@ -26,7 +26,8 @@ import torch
 
 from common.files import InputError, first_line, read_file
 
-HEADER = ("task", "recipe", "space", "data", "versions")  # keys that a recipe must not use; it may set "stopped"
+# Keys that a recipe must not use; it may set "stopped".
+HEADER = ("task", "recipe", "space", "data", "code", "versions")
 MAX_WEIGHT = 1e30  # scores are computed in float32; sums of numbers up to this size stay finite there
 
 
@@ -49,21 +50,22 @@ def to_bytes(checkpoint):
     return buffer.getvalue()
 
 
-# Parts of a pickled NumPy float; the function has another name since NumPy 2.
+# Parts of a pickled NumPy float; the function has another name since NumPy 2. Allowed once, as loads in other threads
+# would see a context end.
 _scalar = np.float64().__reduce__()[0]
-NUMPY_FLOAT = [
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float64)),
-]
+torch.serialization.add_safe_globals(
+    [
+        (_scalar, "numpy.core.multiarray.scalar"),
+        (_scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype(np.float64)),
+    ]
+)
 
 
 def from_bytes(data):
     """The inverse of to_bytes; no code in the data is run. Raises what torch.load raises."""
-    with torch.serialization.safe_globals(NUMPY_FLOAT), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unusual tensors, which check_values refuses
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def read(path):

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 import recipes
-from common.files import InputError, log, sha256
+from common.files import InputError, log
 from common.metrics import ranks
 from common.paths import PUBLISHED, project_path
-from dataset import label_fields, load_entries
+from dataset import digest, label_fields, load_entries
 from engine.model import score
 from engine.trained import load_checkpoint
 from space import VIT
@@ -20,11 +20,11 @@ SAMPLED = 100_000  # architectures that stand for the search space
 
 
 class MissingError(InputError):
-    """Tasks without a checkpoint; `tasks` are their names."""
+    """Tasks without a checkpoint; `tasks` are their names, `recipes` those of which there are checkpoints."""
 
-    def __init__(self, message, tasks):
+    def __init__(self, message, tasks, recipes):
         super().__init__(message)
-        self.tasks = tasks
+        self.tasks, self.recipes = tasks, recipes
 
 
 def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapshot=None):
@@ -36,46 +36,46 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
     so. snapshot: index of a snapshot, by default the recorded one. Raises MissingError, InputError, OSError.
     """
     recipe = recipes.get(recipe, data.space if data else VIT)
+    if data:
+        data.check_owner(results)
     published = Path(project_path("results", PUBLISHED))
-    sha = None  # of the training file
+    sha = None  # of what the training file holds
     if data and data.train_file.exists():
-        sha = sha256(data.train_file)
-        tasks = tasks or label_fields(data.train_file, load_entries(data.train_file, data.space)[1])
+        _, entries = load_entries(data.train_file, data.space)
+        sha, tasks = digest(entries), tasks or label_fields(data.train_file, entries)
     folder = Path(results or (data.results if data else published))
     wanted = map(find_task, tasks or [task.name for task in TASKS])
     has_published = not results and recipe.space is VIT
     fallback = {task: has_published and recipe.path(published, task).exists() for task in wanted}
     missing = [task.name for task in fallback if not fallback[task] and not recipe.path(folder, task).exists()]
     if missing:
-        raise MissingError(f"{folder}: no checkpoint of the recipe {recipe.name} for {', '.join(missing)}", missing)
+        message = f"{folder}: no checkpoint of the recipe {recipe.name} for {', '.join(missing)}"
+        there = [name for name, end in recipes.RECIPES.items() if (folder / f"{missing[0]}_{end}.pth").exists()]
+        raise MissingError(message, missing, there)
     predictors = []
     for task, has_fallback in fallback.items():
         path, ours = recipe.path(folder, task), recipe.path(published, task)
         predictor = load_checkpoint(recipe, path if path.exists() else ours, task, snapshot)
-        if has_fallback and sha and _data_of(predictor, sha) != sha:
+        # The reference's own checkpoints do not record their data.
+        if has_fallback and sha and predictor.checkpoint.get("data", sha) != sha:
             predictor = load_checkpoint(recipe, ours, task, snapshot)
-        predictors.append(predictor)
-    _say_origin(predictors, data, sha, published)
+        is_foreign = sha is not None and predictor.checkpoint.get("data", sha) != sha
+        predictors.append(predictor._replace(is_foreign=is_foreign))
+    _say_origin(predictors, data, published)
     return predictors
 
 
-def _data_of(predictor, default):
-    """SHA-256 of the training file of a predictor; the reference's own checkpoints do not record it."""
-    return predictor.checkpoint.get("data", default)
-
-
-def _say_origin(predictors, data, sha, published):
+def _say_origin(predictors, data, published):
     """Say which predictors are the published ones, which were trained on other data, and which rank nothing."""
     names = {}
     for predictor in predictors if data else ():
-        foreign = sha is not None and _data_of(predictor, sha) != sha
-        names.setdefault((foreign, predictor.path.parent == published), []).append(predictor.task.name)
+        names.setdefault((predictor.is_foreign, predictor.path.parent == published), []).append(predictor.task.name)
     for (foreign, is_published), tasks in names.items():
+        use = f"using the published checkpoints in {published}" if is_published else "trained on an older file"
         if foreign:
-            use = f"using the published checkpoints in {published}" if is_published else "used all the same"
             log.warning(f"not trained on {data.train_file}: {', '.join(tasks)}; {use}")
         elif is_published:
-            log.info(f"using the published checkpoints in {published}: {', '.join(tasks)}")
+            log.info(f"{use}: {', '.join(tasks)}")
     for predictor in predictors:
         if predictor.is_constant:
             log.warning(f"{predictor.path}: gives one score to all architectures: it ranks nothing")
@@ -103,7 +103,7 @@ def rank_intervals(predictor, scores, population, probability=0.8):
     if predictor.recipe.rank_interval is None:
         raise InputError(f"the recipe {predictor.recipe.name} has no rank intervals: use gp")
     if remark := predictor.recipe.remark(predictor.checkpoint):
-        log.info(f"{predictor.task.name}: {remark}")
+        log.warning(f"{predictor.task.name}: {remark}")
     return torch.stack(predictor.recipe.rank_interval(predictor.checkpoint, scores, population, probability), 1)
 
 

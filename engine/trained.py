@@ -1,5 +1,7 @@
 """One trained task: fit a recipe, describe its checkpoint, and load it from a file."""
 
+import hashlib
+import inspect
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +10,7 @@ import numpy as np
 import torch
 
 import recipes
-from common.files import InputError, first_line
+from common.files import InputError, first_line, read_file
 from common.processes import one_thread
 from dataset import Labels, encode
 from engine.checkpoint import HEADER, check_values, from_bytes, read, to_bytes, versions
@@ -30,6 +32,7 @@ class TrainedPredictor(NamedTuple):
     snapshot: int | None  # index of the snapshot that scores, where the recipe keeps several
     model: Model
     is_constant: bool  # gives one score to all architectures: it ranks nothing
+    is_foreign: bool = False  # trained on other data than it is used for
 
     def __repr__(self):  # without the weights
         return f"<{self.task.name}: {self.path}>"
@@ -92,11 +95,20 @@ def fit_labels(recipe, task, labels):
 
 
 def header(recipe, task, data, device="cpu"):
-    """A checkpoint without the fitted part; data: SHA-256 of the training file."""
+    """A checkpoint without the fitted part; data: dataset.digest of the training file."""
     about = {"task": {"name": task.name} | {name: getattr(task, name) for name in recipe.settings}}
     about |= {} if recipe.name == DEFAULT else {"recipe": recipe.name}
     about |= {"space": recipe.space.digest} if recipe.space.digest else {}
-    return about | {"data": data, "versions": versions(device), "stopped": None}
+    return about | {"data": data, "code": _code(recipe), "versions": versions(device), "stopped": None}
+
+
+def _code(recipe):
+    """SHA-256 of the files that decide what a recipe learns; None for one that is in no file."""
+    try:
+        files = [inspect.getfile(part) for part in (type(recipe), *recipe.modules)]
+    except (TypeError, OSError):
+        return None
+    return hashlib.sha256(b"".join(map(read_file, files))).hexdigest()
 
 
 def load_checkpoint(recipe, path, task, index=None):

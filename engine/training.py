@@ -9,17 +9,21 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import recipes
-from common.files import InputError, log, sha256, write_file
+from common.files import InputError, log, write_file
+from common.metrics import kendall_tau
 from common.paths import check_output
 from common.processes import JobResult, cores, run_jobs
-from dataset import Labels, load_train
+from dataset import Labels, digest, load_train
 from engine.checkpoint import to_bytes
 from engine.trained import header, learn, load_checkpoint
 from recipes.base import Recipe, TooFewError
 from tasks import Task, find_task
+
+SORTED = 0.2  # tau of labels and places from which a file is taken for sorted
 
 
 class TrainedTask(NamedTuple):
@@ -68,23 +72,27 @@ def train(
     resume=False,
     device="cpu",
     report=None,
+    raise_errors=True,
 ):
     """Train a predictor for each task: TrainingResult.
 
     data: dataset.Data; tasks: names, by default all that the training file labels; settings: {field of tasks.Task:
     value} for all tasks; results, logs: folders of the checkpoints and of the TensorBoard files, by default the data's;
     jobs: tasks side by side, by default the number of cores; resume: skip tasks already trained on this data with these
-    settings and versions; report: called after each epoch as report(task name, epoch, number of epochs, loss, train
-    tau, validation tau), None for a missing tau.
+    settings, versions and this code; report: called after each epoch as report(task name, epoch, number of epochs,
+    loss, train tau, validation tau), None for what is not known; raise_errors: raise InputError where a task fails, and
+    log remarks as warnings, instead of leaving both to the result.
 
     Raises InputError, TooFewError and OSError for mistakes, before any training starts.
     """
     recipe = recipes.get(recipe, data.space)
+    data.check_owner(results)
     results, logs = Path(results or data.results), Path(logs or data.logs / f"train_{recipe.suffix}")
-    labels, sha, todo = load_train(data.train_file, tasks, data.space), sha256(data.train_file), []
+    entries, labels = load_train(data.train_file, tasks, data.space)
+    content, todo = digest(entries), []
     for name, of_task in labels.items():
         task = recipe.configure(find_task(name), settings or {})
-        outputs = header(recipe, task, sha, device), recipe.path(results, task), logs / name
+        outputs = header(recipe, task, content, device), recipe.path(results, task), logs / name
         todo.append(TrainingJob(recipe, task, of_task, device, *outputs))
     _check_sizes(todo)
     todo.sort(key=lambda job: -math.prod(job.steps))  # the longest first: the short ones fill the gaps at the end
@@ -92,14 +100,39 @@ def train(
         for job in todo:
             _check_outputs(data, job)
         for job in todo:
-            stack.enter_context(_locked(job.logs))
+            stack.enter_context(_locked(job.logs / ".lock"))
+            stack.enter_context(_locked(job.path.with_name(f".{job.path.name}.lock")))
+        data.own(results)
         trained = _trained_before(data, todo, resume)
         todo = [job for job in todo if job.task.name not in trained]
         count = max(len(of_task.ranks) for of_task in labels.values())
         what = f"{len(todo)} of {len(labels)} tasks on the {count} architectures of {data.train_file}"
         log.info(f"training {what}")
+        _warn_of_order(todo)
         errors, interrupted = _run(todo, trained, jobs or cores(), device, report)
+    if raise_errors and interrupted:
+        raise KeyboardInterrupt
+    if raise_errors and errors:
+        raise InputError("; ".join(f"{name}: {error}" for name, error in errors.items()))
+    for name, task in trained.items():
+        if raise_errors and (task.error or task.remark):
+            log.warning(f"{name}: {task.error or task.remark}")
     return TrainingResult({name: trained[name] for name in labels if name in trained}, errors, interrupted)
+
+
+def _warn_of_order(todo):
+    """Warn where a part of the file validates and the labels follow the order of the file."""
+    sorted_tasks = []
+    for job in todo:
+        ranks = torch.from_numpy(job.labels.ranks)[None]
+        if (
+            "train_ratio" in job.recipe.settings
+            and abs(kendall_tau(torch.arange(ranks.shape[1])[None], ranks)) > SORTED
+        ):
+            sorted_tasks.append(job.task.name)
+    if sorted_tasks:
+        names = ", ".join(sorted_tasks)
+        log.warning(f"{names}: the labels follow the order of the file, whose last entries validate: shuffle the file")
 
 
 def _check_sizes(todo):
@@ -127,42 +160,61 @@ def _check_outputs(data, job):
 
 
 @contextlib.contextmanager
-def _locked(folder):
-    """Keep other trainings out of the folder of a task's logs; the lock ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _locked(path):
+    """Keep other trainings out while this file is there; the lock ends with the process."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"{folder}: another training writes there: wait, or choose another name") from None
+                what = f"{path.parent}: another training of the same name writes there"
+                raise InputError(f"{what}: wait, or choose another save_name and results_path") from None
         yield
+        path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
 def _trained_before(data, todo, resume):
     """{task name: TrainedTask} of identical, completed runs with `resume`; says which checkpoints will be replaced."""
-    trained, replaced = {}, []
+    trained, foreign, otherwise = {}, [], {}
     for job in todo:
         if not job.path.exists():
             continue
         try:
             checkpoint = load_checkpoint(job.recipe, job.path, job.task).checkpoint
-            if resume and all(checkpoint.get(key, "") == value for key, value in job.header.items()):
-                summary = job.recipe.summary(checkpoint)
-                _ = [f"{number:.4f}" for number in summary.values()]  # raises for other content
-                trained[job.task.name] = TrainedTask(summary)
-                _restore_logs(job.logs)
-            elif checkpoint.get("data") != job.header["data"]:
-                replaced.append(job.task.name)
+            changes = _changes(checkpoint, job.header)
+            summary = job.recipe.summary(checkpoint)
+            _ = [f"{number:.4f}" for number in summary.values()]  # raises for other content
         except Exception:  # not a checkpoint, or one with other content than ours
-            replaced.append(job.task.name)
+            foreign.append(job.task.name)
+            continue
+        if resume and not changes:
+            trained[job.task.name] = TrainedTask(summary)
+            _restore_logs(job.logs)
+        elif checkpoint.get("data") != job.header["data"]:
+            foreign.append(job.task.name)
+        elif resume or checkpoint["task"] != job.header["task"]:
+            otherwise.setdefault("; ".join(changes), []).append(job.task.name)
     if resume:
         log.info(f"already trained on {data.train_file} with these settings: {', '.join(trained) or 'no task'}")
-    if replaced:
-        log.warning(f"replaces checkpoints that were not trained on {data.train_file}: {', '.join(replaced)}")
+    for changes, names in otherwise.items():
+        keep = "" if resume else ": to keep them, choose another results_path"
+        log.warning(f"replaces checkpoints of {', '.join(names)}: {changes}{keep}")
+    if foreign:
+        log.warning(f"replaces checkpoints that were not trained on {data.train_file}: {', '.join(foreign)}")
     return trained
+
+
+def _changes(checkpoint, wanted):
+    """What differs between the header of a checkpoint and the wanted one: texts such as "seed 1, now 2"."""
+    changes = [f"stopped early, {checkpoint['stopped']}"] if checkpoint.get("stopped") else []
+    for key in ("task", "versions"):
+        was, now = checkpoint.get(key, {}), wanted[key]
+        changes += [f"{name} {was.get(name)}, now {value}" for name, value in now.items() if was.get(name) != value]
+    changes += ["other data"] if checkpoint.get("data") != wanted["data"] else []
+    return changes + (["the recipe's code has changed"] if checkpoint.get("code") != wanted["code"] else [])
 
 
 def _run(todo, trained, processes, device, report):
@@ -195,21 +247,22 @@ def _train_task(send, job):
     try:
         with contextlib.ExitStack() as stack:
             writers = {}
+            rows = "".join(f"| {key} | {value} |\n" for key, value in job.header["task"].items())
 
-            def writer(part):
+            def write(part, tag, value, epoch):
+                if value is None:
+                    return
                 if part not in writers:
                     writers[part] = stack.enter_context(SummaryWriter(job.logs / part, flush_secs=1))
-                return writers[part]
+                    writers[part].add_text(f"{name}/settings", f"| setting | value |\n|---|---|\n{rows}")
+                writers[part].add_scalar(f"{name}/{tag}", value, epoch)
 
-            def report(epoch, loss, train_tau=None, validation_tau=None):
-                writer("train").add_scalar(f"{name}/loss", loss, epoch)
-                for part, tau in (("train", train_tau), ("validate", validation_tau)):
-                    if tau is not None:
-                        writer(part).add_scalar(f"{name}/ktau", tau, epoch)
+            def report(epoch, loss=None, train_tau=None, validation_tau=None):
+                write("train", job.recipe.loss_name, loss, epoch)
+                write("train", "ktau", train_tau, epoch)
+                write("validate", "ktau", validation_tau, epoch)
                 send((epoch, epochs, loss, train_tau, validation_tau))
 
-            rows = "".join(f"| {key} | {value} |\n" for key, value in job.header["task"].items())
-            writer("train").add_text(f"{name}/settings", f"| setting | value |\n|---|---|\n{rows}")
             fitted, is_constant = learn(job.recipe, job.task, job.labels, job.device, report)
             checkpoint = job.header | fitted
             write_file(job.path, to_bytes(checkpoint))

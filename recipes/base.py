@@ -36,6 +36,8 @@ class Recipe(abc.ABC):
     """A way to learn one task and to score architectures with it. Subclasses write `fit` and `model`."""
 
     settings = ("seed",)  # the fields of tasks.Task that it uses and that a checkpoint records; each is a flag
+    modules = ()  # modules besides its own that decide what it learns
+    loss_name = "loss"  # of what `fit` reports, in TensorBoard
     takes_labels = False  # `fit` gets a dataset.Labels instead of ranks
     # A recipe with uncertainty has a method rank_interval(checkpoint, scores (m,), population (n,), probability). It
     # returns two (m,) tensors, the ends of intervals that hold the true rank with that probability, among the n
@@ -51,7 +53,7 @@ class Recipe(abc.ABC):
 
         task: tasks.Task; encodings: (n, rows, columns) float32 tensor; ranks: (n,) int64 array, 0 is the best, ties
         allowed (with takes_labels, a dataset.Labels); report: called after each epoch as report(epoch, loss, train tau,
-        validation tau), with None for a missing tau.
+        validation tau), with None for what is not known.
         Returns the fitted part of a checkpoint: a dictionary of tensors, numbers and strings. Raises TooFewError where
         n is too small.
         """

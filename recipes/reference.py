@@ -17,10 +17,12 @@ import math
 
 import torch
 
+import network
 from common.files import InputError
 from common.metrics import kendall_tau
 from dataset import encode
 from network import Predictor, merge_networks, network_scores, pairwise_ranking_loss
+from recipes import step
 from recipes.base import Model, TooFewError
 from recipes.base import Recipe as Base
 from recipes.step import AutogradStep, TrainingStep, is_written_out, split
@@ -202,6 +204,7 @@ def _whole_tau(state_dict, encodings, ranks):
 class Recipe(Base):
     """Adam on the pairwise ranking loss; snapshots are kept by validation tau."""
 
+    modules = (network, step)
     settings = tuple(field.name for field in dataclasses.fields(Task) if field.name != "name")
 
     def train_steps(self, task, n):

@@ -105,7 +105,7 @@ def compare(title, name, plain, ours, factor=1):
 
 
 def bench_training(data):
-    labels, recipe, epochs = load_train(data.train_file), recipes.get("reference"), TASKS[0].num_epochs
+    (_, labels), recipe, epochs = load_train(data.train_file), recipes.get("reference"), TASKS[0].num_epochs
     encodings = encode(data.space, labels[TASKS[0].name].architectures)
     compare(
         f"Training eight tasks for {epochs} epochs",

@@ -160,7 +160,7 @@ def main(argv=None):
     data = cli.open_data(args.data_path)
     if args.json:
         data.check_output(args.json)
-    labels = load_train(data.train_file, args.tasks, data.space)
+    _, labels = load_train(data.train_file, args.tasks, data.space)
     n = min(len(of_task.ranks) for of_task in labels.values())
     tasks, sizes = [find_task(name) for name in labels], sorted(set(args.sizes or ()))
     names = choose(data.train_file, n, tasks, args.recipes, sizes, data.space)

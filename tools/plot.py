@@ -138,7 +138,7 @@ def main(argv=None):
         return
     training_file = cli.open_data(args.data_path).train_file
     if training_file.exists():
-        labels = load_train(training_file)
+        _, labels = load_train(training_file)
         parameters = VIT.measure(next(iter(labels.values())).architectures)["params"]
         found = (f"{name} {spearmanr(parameters, each.ranks).statistic:.2f}" for name, each in labels.items())
         print(f"Spearman's correlation of parameters and rank: {', '.join(found)}")

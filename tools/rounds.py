@@ -4,9 +4,9 @@
     python tools/rounds.py --tasks msmt17 sop vehicleid           the surrogate: the whole space, measured with noise
     python tools/rounds.py --measurements 50 100 200 --seeds 10 --first 0 --json rounds.json
 
-With N measurements: `random` measures N random architectures; `evolution` is regularized evolution with a population of
-20 and samples of 10; `rounds` measures N / 2 random ones, then in each round the ten best predicted ones; `predicted`
-measures N random ones and ends with the best predicted one, unmeasured. The others end with the best that they measured.
+With N measurements: `random` measures N random architectures; `evolution` is regularized evolution with a population
+of 20 and samples of 10; `rounds` measures N / 2 random ones, then in each round the ten best predicted ones; they end
+with the best that they measured. `predicted` measures N random ones and ends with the best predicted one, unmeasured.
 
 For a table it prints the median over the seeds of the true rank of the result among all of the table (0 is the best),
 and how many seeds ended with the very best. For the surrogate, where no rank can be counted, it prints the mean of the
@@ -187,7 +187,7 @@ def main(argv=None):
     data = cli.open_data(args.data_path)
     if args.json:
         data.check_output(args.json)
-    labels = load_train(data.train_file, args.tasks, data.space)
+    _, labels = load_train(data.train_file, args.tasks, data.space)
     is_table = not cli.is_surrogate(data)
     if is_table:
         worlds = [Table(data.space, of_task) for of_task in labels.values()]

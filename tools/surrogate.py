@@ -69,7 +69,7 @@ def fit(labels):
 
 def fit_file(path):
     """Content of effects.json when fitted to the training file at `path`. Raises as dataset.load_train."""
-    tasks = fit(load_train(path, [task.name for task in TASKS]))
+    tasks = fit(load_train(path, [task.name for task in TASKS])[1])
     made = {name: hashlib.sha256(data).hexdigest() for name, data in generate.generate(tasks).items()}
     return {"about": ABOUT, "data": sha256(path), "tasks": tasks, "sha256": made}
 
