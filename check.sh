@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Lint, then run the tests on all cores: bash check.sh [flags of pytest]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # sh check.sh
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./env.sh requirements.txt requirements-dev.txt

@@ -230,9 +230,10 @@ class Progress:
         """
         if not sys.stderr.isatty():
             if epoch % self.interval == 0 or epoch == epochs:
+                of = f"/{epochs}" if epoch <= epochs else ""
                 taus = {"tau train (dropout on)": train_tau, "validation": validation_tau}
                 figures = _figures(loss, taus, "none, as all scores are equal")
-                print(f"{name:<10} epoch {epoch:>4}/{epochs}  {figures}", flush=True)
+                print(f"{name:<10} epoch {epoch:>4}{of}  {figures}", flush=True)
             return
         if name not in self.bars:
             form = f"{name:<10} {{n_fmt:>3}}/{{total_fmt}} {{bar:6}} {{desc}}"
@@ -258,7 +259,7 @@ def _figures(loss, taus, undefined):
     """Text of a loss and of {name: tau}; undefined: what is said of NaN."""
     known = {name: tau for name, tau in taus.items() if tau is not None}
     texts = [f"{name} {undefined if math.isnan(tau) else f'{tau:7.4f}'}" for name, tau in known.items()]
-    return "  ".join([f"loss {loss:.4f}", *texts])
+    return "  ".join([*([] if loss is None else [f"loss {loss:.4f}"]), *texts])
 
 
 def call(main, argv=None):

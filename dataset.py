@@ -250,9 +250,9 @@ class Data(NamedTuple):
             message = f"{self.results}: holds results of {owner}: rename {self.folder}, or choose another results_path"
             raise InputError(message)
 
-    def own(self, results=None):
+    def own(self):
         """Note that the data's results are of this folder."""
-        if self.name and not results:
+        if self.name:
             path, project = (Path(os.path.realpath(each)) for each in (self.folder, project_path()))
             owner = path.relative_to(project) if path.is_relative_to(project) else path
             write_file(self.results / OWNER, os.fsencode(owner))
@@ -267,6 +267,8 @@ class Data(NamedTuple):
         Raises InputError, also where it lies in the published run; OSError where it cannot be written.
         """
         names = self.train_file, self.test_file, self.truth_file, Path(self.folder, SPACE_FILE)
+        if Path(path).suffix == ".pth" and Path(path).exists():
+            raise InputError(f"{path}: would replace a checkpoint: choose another name")
         check_output(path, [*names, *inputs])
 
 

@@ -3,7 +3,7 @@
     python main.py                              all tasks that the training file labels, with the settings of tasks.py
     python main.py --tasks cplfw sop            only these
     python main.py --num_epochs 100 --lr 5e-4   a flag replaces every task's setting
-    python main.py --recipe gp                  a Gaussian process for each task, which ranks better
+    python main.py --recipe gp                  a Gaussian process for each task, for few labels, with intervals
     python main.py --data_path data/own         on your own measurements
 
 Writes results/<task>_final.pth, or <task>_<recipe>.pth, and the curves for TensorBoard in logs/<save_name>/; with
@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there with
 
 import cli
 from common.files import InputError, log
-from recipes import RECIPES
+from recipes import DEFAULT, RECIPES
 from tasks import TASKS, Task
 
 
@@ -54,16 +54,17 @@ def parse_arguments(argv):
 
 def table(trained):
     """A line for each task of {name: TrainedTask}, and the means of the columns that hold floats, as text."""
-    rows = {name: task.summary | {"seconds": task.seconds} for name, task in trained.items()}
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    floats = [c for c in columns[:-1] if all(isinstance(row[c], float) for row in rows.values())]
+    rows = [(name, task.summary | {"seconds": task.seconds}) for name, task in trained.items()]
+    columns = list(dict.fromkeys(column for _, row in rows for column in row))
+    floats = [c for c in columns[:-1] if all(isinstance(row.get(c), float) for _, row in rows)]
     if floats:
-        rows["mean"] = {c: sum(row[c] for row in rows.values()) / len(rows) for c in floats}
+        rows.append(("mean", {c: sum(row[c] for _, row in rows) / len(rows) for c in floats}))
     lines = ["  ".join([f"{'task':<10}", *(f"{column:>9}" for column in columns)])]
-    for name, row in rows.items():
+    for name, row in rows:
         cells = [f"{name:<10}"]
         for column in columns:
-            text = "" if column not in row else f"{row[column]:.4f}" if column in floats else f"{row[column]:.4g}"
+            value = row.get(column, "")
+            text = f"{value:.4f}" if column in floats else f"{value:.3g}" if isinstance(value, float) else str(value)
             cells.append(text.rjust(max(9, len(column))))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
@@ -87,10 +88,9 @@ def report(result, data, logs, args):
         print(f"main.py: interrupted; finished: {finished}", file=sys.stderr)
         return 130
     if result.trained:
-        log.info(
-            f"checkpoints: {args.results_path or data.results}; "
-            f"curves: tensorboard --logdir {shlex.quote(str(logs.parent))} ({logs})"
-        )
+        curves = f"; curves: tensorboard --logdir {shlex.quote(str(logs.parent))} ({logs})"
+        has_curves = any(logs.glob("*/*/events*"))
+        log.info(f"checkpoints: {args.results_path or data.results}{curves if has_curves else ''}")
         tasks = list(result.trained) if args.tasks or result.errors else None
         words = cli.flags(data, args.recipe, tasks, args.results_path)
         if data.test_file.exists():
@@ -98,6 +98,9 @@ def report(result, data, logs, args):
         else:
             log.info(f"next: python {cli.quoted_path('tools', 'search.py')}{words} finds the best architecture of all")
             log.info(f"to rank architectures of your choice, put them into {data.test_file}")
+        if data.space.digest or data.name not in ("", "surrogate"):
+            words = cli.flags(data, DEFAULT, args.tasks)
+            log.info(f"how good is the ranking: python {cli.quoted_path('tools', 'crossval.py')}{words}")
     return 1 if errors else 0
 
 
@@ -127,9 +130,10 @@ def main(argv=None):
             resume=args.resume,
             device=args.device,
             report=progress,
+            raise_errors=False,
         )
     except TooFewError as error:
-        smaller = f"--batch_size {error.batch_size} or " if error.batch_size >= 2 else ""
+        smaller = f"--batch_size {error.batch_size} or " if error.batch_size >= 25 else ""
         raise InputError(f"{error}; or choose {smaller}--recipe gp") from None
     progress.close([name for name, task in result.trained.items() if not task.error])
     return report(result, data, logs, args)

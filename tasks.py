@@ -48,6 +48,10 @@ class Task:
         n_train = int(self.train_ratio * n)
         return n_train, n - n_train
 
+    def validations(self):
+        """Number of validations of a whole training: after epoch 1 and every val_interval epochs."""
+        return self.num_epochs // self.val_interval + (self.val_interval > 1)
+
     def __post_init__(self):
         for name, allowed, valid in (
             ("name", "made of letters, digits, _ and -", re.fullmatch(TASK_NAME, self.name)),

@@ -1,13 +1,16 @@
 """The submission: the test file with its rank fields filled in, and the file of rank intervals beside it."""
 
+import contextlib
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
-from common.files import InputError, write_file
+from common.files import InputError, log, write_file
 from common.metrics import ranks
-from dataset import load_entries
+from dataset import load_entries, load_same
 from engine.predictors import rank_intervals, score_all
 from tasks import find_task
 
@@ -22,17 +25,16 @@ def submission_path(name):
 def write_submission(predictors, test_file, path, intervals_path=None, device="cpu", probability=0.8):
     """Rank the architectures of a test file for k tasks, and write a submission; returns the number of architectures.
 
-    The submission is the test file with `<task>_rank` filled in; the ranks of other tasks become NOT_PREDICTED.
+    The submission is the test file with `<task>_rank` filled in. Ranks of other tasks stay as a submission of the same
+    architectures at `path` has them, and are NOT_PREDICTED where there is none.
     intervals_path: also write {key: {"arch": string, "<task>_rank_interval": [low, high], ...}}, intervals that hold
     the true rank among all with this probability. Raises as load_entries and score_all, OSError.
     """
     architectures, entries = load_entries(test_file, predictors[0].recipe.space)
     scores = score_all(predictors, architectures, device)
     intervals = {key: {"arch": entry["arch"]} for key, entry in entries.items()}
-    others = {field for entry in entries.values() for field in entry if field.endswith("_rank")}
-    for field in others.difference(predictor.task.rank_key for predictor in predictors):
-        for entry in entries.values():
-            entry[field] = NOT_PREDICTED
+    ours = {predictor.task.rank_key for predictor in predictors}
+    others = {field for entry in entries.values() for field in entry if field.endswith("_rank")} - ours
     for predictor, row in zip(predictors, scores, strict=True):
         for entry, found in zip(entries.values(), ranks(row).tolist(), strict=True):
             entry[predictor.task.rank_key] = found
@@ -40,10 +42,39 @@ def write_submission(predictors, test_file, path, intervals_path=None, device="c
             ends = rank_intervals(predictor, row, row, probability)
             for entry, interval in zip(intervals.values(), ends.tolist(), strict=True):
                 entry[f"{predictor.task.rank_key}_interval"] = interval
-    write_file(path, json.dumps(entries).encode())
+    with _locked(path):
+        kept = _kept(path, entries, ours)
+        for name, entry in entries.items():
+            entry |= dict.fromkeys(others, NOT_PREDICTED) | kept.get(name, {})
+        write_file(path, json.dumps(entries).encode())
     if intervals_path:
         write_file(intervals_path, json.dumps(intervals).encode())
     return len(entries)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    """Let one process at a time read and replace the file `path`; others wait."""
+    descriptor = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _kept(path, entries, ours):
+    """Ranks of other tasks than `ours` in a submission at `path` of the same architectures: {name: {field: rank}}."""
+    try:
+        before = load_same(path, path, entries)
+        filled = {field for entry in before.values() for field, rank in entry.items() if rank != NOT_PREDICTED}
+        fields = sorted(field for field in filled - ours if field.endswith("_rank"))
+    except (InputError, OSError):  # there is none, or one of other architectures
+        return {}
+    if fields:
+        log.info(f"{path}: keeps {', '.join(fields)}, which other predictors filled in")
+    return {name: {field: entry[field] for field in fields if field in entry} for name, entry in before.items()}
 
 
 def submitted_ranks(path, entries, task):

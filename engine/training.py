@@ -87,7 +87,8 @@ def train(
     """
     recipe = recipes.get(recipe, data.space)
     data.check_owner(results)
-    results, logs = Path(results or data.results), Path(logs or data.logs / f"train_{recipe.suffix}")
+    is_default, results = not results, Path(results or data.results)
+    logs = Path(logs or data.logs / f"train_{recipe.suffix}")
     entries, labels = load_train(data.train_file, tasks, data.space)
     content, todo = digest(entries), []
     for name, of_task in labels.items():
@@ -102,7 +103,8 @@ def train(
         for job in todo:
             stack.enter_context(_locked(job.logs / ".lock"))
             stack.enter_context(_locked(job.path.with_name(f".{job.path.name}.lock")))
-        data.own(results)
+        if is_default:
+            data.own()
         trained = _trained_before(data, todo, resume)
         todo = [job for job in todo if job.task.name not in trained]
         count = max(len(of_task.ranks) for of_task in labels.values())
@@ -156,7 +158,7 @@ def _check_outputs(data, job):
     except UnicodeEncodeError:
         raise InputError(f"{job.logs}: not UTF-8, which TensorBoard needs: choose another folder or name") from None
     check_output(job.logs / "events")
-    data.check_output(job.path)
+    check_output(job.path, [data.train_file, data.test_file])
 
 
 @contextlib.contextmanager

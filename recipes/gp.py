@@ -177,6 +177,7 @@ class Recipe(Base):
     """Maximum posterior on all architectures; nothing is held out."""
 
     settings = ()  # nothing is random
+    loss_name = "likelihood"  # negative log, per architecture
     takes_labels = True
 
     def train_steps(self, task, n):
@@ -195,6 +196,8 @@ class Recipe(Base):
             tau = kendall_tau(held_out[None], torch.as_tensor(labels.ranks)[None]).item()
             if best is None or tau > best["loo_ktau"]:
                 best = fitted | {"labels": len(x), "loo_ktau": tau}
+        if report and self.summary(best):
+            report(ITERATIONS, None, None, best["loo_ktau"])
         return best
 
     def model(self, checkpoint, index=None):

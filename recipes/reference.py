@@ -7,6 +7,7 @@ Fitted part of a checkpoint:
     validate_ktau   [(epoch, tau)], means over shuffled batches
     whole_ktau      tau of the scoring snapshot on the whole validation split
     snapshots       {index: {"epoch", "ktau", "state_dict"}}, ascending by validation tau: -1 is the best
+    validated       number of architectures that validate, if fewer than FEW; absent otherwise
     by_autograd     True where the step of recipes/step.py is not that of network.py; absent otherwise
 """
 
@@ -26,7 +27,9 @@ from recipes import step
 from recipes.base import Model, TooFewError
 from recipes.base import Recipe as Base
 from recipes.step import AutogradStep, TrainingStep, is_written_out, split
-from tasks import Task
+from tasks import Task, find_task
+
+FEW = 25  # architectures that validate, below which their taus say little
 
 
 class Batches:
@@ -151,7 +154,7 @@ def train(task, encodings, ranks, device="cpu", report=None):
     where a split is smaller than a batch, InputError where it ends before the first validation.
     """
     check_size(task, len(ranks))
-    n_train, _ = task.split_sizes(len(ranks))
+    n, (n_train, _) = len(ranks), task.split_sizes(len(ranks))
     trainer = Trainer(task, encodings, ranks, n_train, device)
     losses, train_taus, validation_taus, kept, stopped = [], [], [], {}, None
     for epoch in range(1, task.num_epochs + 1):
@@ -164,7 +167,7 @@ def train(task, encodings, ranks, device="cpu", report=None):
             validation_taus.append((epoch, tau))
             _keep(kept, tau, epoch, trainer.step.parameters, task.keep)
         if report:
-            report(epoch, losses[-1], train_taus[-1], tau)
+            report(epoch, losses[-1], train_taus[-1], tau if n - n_train >= FEW else None)
         if not finite:
             stopped = f"stopped: the loss is {losses[-1]} in epoch {epoch}: lower lr"
             break
@@ -172,7 +175,7 @@ def train(task, encodings, ranks, device="cpu", report=None):
         raise InputError(f"{stopped}; nothing was saved")
     best = [kept[key] for key in sorted(kept)]
     snapshots = [{"epoch": epoch, "ktau": tau, "state_dict": trainer.state_dict(flat)} for epoch, tau, flat in best]
-    index = max(task.snapshot, -len(snapshots))  # the nearest one that was kept
+    index = _place(task, len(validation_taus), len(snapshots))
     return {
         "index": index,
         "train_loss": losses,
@@ -182,7 +185,15 @@ def train(task, encodings, ranks, device="cpu", report=None):
         "snapshots": dict(enumerate(snapshots, -len(snapshots))),
         "whole_ktau": _whole_tau(snapshots[index]["state_dict"], encodings[n_train:], ranks[n_train:]),
         **({"by_autograd": True} if trainer.by_autograd else {}),
+        **({"validated": n - n_train} if n - n_train < FEW else {}),
     }
+
+
+def _place(task, validations, kept):
+    """Place of the snapshot that ranks: the task's, where it was chosen for as many validations; else the best."""
+    authors = find_task(task.name)
+    chosen = task.snapshot != authors.snapshot or validations == authors.validations()
+    return max(task.snapshot, -kept) if chosen else -1
 
 
 def _keep(kept, tau, epoch, parameters, count):
@@ -250,6 +261,8 @@ class Recipe(Base):
         return {"task": {"name": task.name}, "index": task.snapshot, "snapshots": dict(enumerate(held, -len(held)))}
 
     def summary(self, checkpoint):
+        if "validated" in checkpoint:
+            return {}
         best, epoch = best_validation(checkpoint["validate_ktau"])
         tau = checkpoint["snapshots"][checkpoint["index"]]["ktau"]
         figures = {"best tau": best, "epoch": epoch, "snapshot": checkpoint["index"], "tau": tau}
@@ -257,13 +270,21 @@ class Recipe(Base):
 
     def describe(self, checkpoint, index=None):
         index = checkpoint["index"] if index is None else index
-        return f"snapshot {index:>3}  validation tau {checkpoint['snapshots'][index]['ktau']:.4f}"
+        tau = "" if "validated" in checkpoint else f"  validation tau {checkpoint['snapshots'][index]['ktau']:.4f}"
+        return f"snapshot {index:>3}{tau}"
 
     def remark(self, checkpoint):
-        validations, remarks = checkpoint["validate_ktau"], []
-        collapsed = [epoch for epoch, tau in validations if math.isnan(tau)]
+        validations, remarks, kept = checkpoint["validate_ktau"], [], checkpoint["snapshots"][checkpoint["index"]]
+        collapsed, (best, _) = [epoch for epoch, tau in validations if math.isnan(tau)], best_validation(validations)
+        if "validated" in checkpoint:
+            few = f"only {checkpoint['validated']} architectures validate, too few for a tau"
+            return f"{few}: the recipes gp and ridge need none"
+        if checkpoint["index"] == -1 != checkpoint["task"].get("snapshot", -1):
+            place = f"the authors' snapshot {checkpoint['task']['snapshot']} is of another number of validations"
+            remarks.append(f"{place}: the best on validation ranks")
+        if best - kept["ktau"] > 0.05:
+            remarks.append(f"the snapshot that ranks has a tau of {kept['ktau']:.4f}, the best one {best:.4f}")
         if collapsed:
-            kept = checkpoint["snapshots"][checkpoint["index"]]
             remarks.append(
                 f"at {len(collapsed)} of {len(validations)} validations, first after epoch {collapsed[0]}, the network "
                 "gave all architectures of a batch one score, so tau is undefined (nan); that happens with these "

@@ -45,7 +45,10 @@ class Recipe(Base):
     def fit(self, task, encodings, ranks, device="cpu", report=None):
         weights, held_out = ridge(decision_features(self.space, encodings), normal_scores(ranks))
         tau = kendall_tau(held_out[None], torch.as_tensor(ranks)[None]).item()
-        return {"weights": weights, "labels": len(ranks), "loo_ktau": tau}
+        fitted = {"weights": weights, "labels": len(ranks), "loo_ktau": tau}
+        if report and self.summary(fitted):
+            report(1, None, None, tau)
+        return fitted
 
     def model(self, checkpoint, index=None):
         return Model(self.space, torch.diag(checkpoint["weights"]))  # x * x = x

@@ -74,7 +74,7 @@ def make(folder=FOLDER):
     """Make the surrogate's files in `folder` that are missing or differ from their SHA-256 sums in effects.json.
 
     Raises InputError where effects.json is damaged or does not make files of these sums, and where a file would replace
-    a symbolic link or, in a folder other than FOLDER, any other file; OSError where `folder` cannot be written to.
+    a symbolic link, somebody's JSON file or, in a folder other than FOLDER, any file; OSError where it cannot write.
     """
     try:
         content = json.loads(read_file(EFFECTS))
@@ -84,8 +84,8 @@ def make(folder=FOLDER):
         if not files:
             return
         for file in files.values():
-            if os.path.lexists(file) and (file.is_symlink() or not os.path.samefile(folder, FOLDER)):
-                raise InputError(f"{file}: not the surrogate's: choose a folder without it")
+            if os.path.lexists(file) and (file.is_symlink() or not os.path.samefile(folder, FOLDER) or _is_json(file)):
+                raise InputError(f"{file}: not the surrogate's: move it to a folder of its own")
         log.info(f"making the surrogate benchmark in {os.path.relpath(folder)}")
         made = generate(content["tasks"])
         for name, file in files.items():
@@ -96,3 +96,11 @@ def make(folder=FOLDER):
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{os.path.relpath(EFFECTS)}: damaged, restore it: {first_line(error)}") from None
+
+
+def _is_json(file):
+    """Whether a file holds JSON; a damaged one of the surrogate does not."""
+    try:
+        return bool(json.loads(file.read_bytes()))
+    except (ValueError, RecursionError):
+        return False
