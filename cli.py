@@ -1,6 +1,7 @@
 """Flags, progress and one-line errors of the commands. Does not import torch, so that `--help` is instant."""
 
 import argparse
+import atexit
 import errno
 import gc
 import logging
@@ -263,15 +264,17 @@ def _figures(loss, taus, undefined):
 
 
 def call(main, argv=None):
-    """Call `main(argv)`: the status that it returns; a user's mistake is one line and status 2."""
-    name = Path(sys.argv[0]).name
-    handler = logging.StreamHandler(sys.stdout)
+    """Call `main(argv)`: the status that it returns, 0 for None; a user's mistake is one line and status 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    name, level, handler = Path(sys.argv[0]).name, log.level, logging.StreamHandler(sys.stdout)
     handler.format = lambda record: printable(record.getMessage())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         try:
-            return main(argv)
+            return main(argv) or 0
         finally:
             sys.stdout.flush()  # here, where a failure can be reported
     except (InputError, OSError, MemoryError) as error:
@@ -284,16 +287,21 @@ def call(main, argv=None):
         return 130
     finally:
         log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def run(main):
-    """Call `main()` and exit with the status that it returns."""
+    """Call `main()` and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a path that the terminal's encoding lacks
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a path that the terminal's encoding lacks
     status = call(main)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: let Python exit
-    gc.freeze()  # collecting torch's modules at the exit takes half a second and finds nothing
-    sys.exit(status)
+    # At the exit, which is not that of this script in a notebook: the work is done, let Python exit; and collecting
+    # torch's modules takes half a second and finds nothing.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    atexit.register(gc.freeze)
+    if status or "IPython" not in sys.modules:
+        sys.exit(status)
 
 
 def messages_to_stderr():

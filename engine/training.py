@@ -235,9 +235,10 @@ def _run(todo, trained, processes, device, report):
                     trained[name] = message.value
     except KeyboardInterrupt:
         interrupted = True
-    for job in todo:
-        if job.task.name not in trained:
-            _restore_logs(job.logs)
+    finally:
+        for job in todo:
+            if job.task.name not in trained:
+                _restore_logs(job.logs)
     return errors, interrupted
 
 
