@@ -263,6 +263,10 @@ def _figures(loss, taus, undefined):
     return "  ".join([*([] if loss is None else [f"loss {loss:.4f}"]), *texts])
 
 
+def _raise(record):
+    raise  # noqa: PLE0704 - the failure of a handler, a broken pipe or a full disk, ends the command
+
+
 def call(main, argv=None):
     """Call `main(argv)`: the status that it returns, 0 for None; a user's mistake is one line and status 2."""
     for name in ("stdout", "stderr"):
@@ -270,6 +274,7 @@ def call(main, argv=None):
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     name, level, handler = Path(sys.argv[0]).name, log.level, logging.StreamHandler(sys.stdout)
     handler.format = lambda record: printable(record.getMessage())
+    handler.handleError = _raise
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
