@@ -264,7 +264,7 @@ def _figures(loss, taus, undefined):
 
 
 def _raise(record):
-    raise  # noqa: PLE0704 - the failure of a handler, a broken pipe or a full disk, ends the command
+    raise  # the failure of a handler, a broken pipe or a full disk, ends the command
 
 
 def call(main, argv=None):
