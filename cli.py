@@ -193,14 +193,17 @@ def decisions_text(values):
     return ", ".join(f"{name} {of}" for name, of in texts.items())
 
 
-def budget(text):
-    """NAME=VALUE of --max: (name, largest value)."""
-    name, _, value = text.rpartition("=")
-    try:
-        return name, float(value) if name else None
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"'{text}': expected NAME=VALUE, such as params=70e6")
+def _pair(least, example):
+    """NAME=VALUE with a finite value of at least `least`: (name, value)."""
+
+    def convert(text):
+        name, _, value = text.rpartition("=")
+        return (name, float(value)) if name else None
+
+    return _checked(convert, lambda pair: least <= pair[1] < math.inf, f"NAME=VALUE, such as {example}")
+
+
+budget, weight = _pair(-1e300, "params=70e6"), _pair(0, "latency=0.5")
 
 
 def checked_budgets(args, space):

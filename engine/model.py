@@ -67,18 +67,19 @@ def _call(function, encodings, name):
     return found
 
 
-def combine(models, device="cpu"):
+def combine(models, weights=None, device="cpu"):
     """One model whose score is the mean of the k models' standardised scores, or the only model.
 
-    Standardised scores: less their mean, divided by their standard deviation, over STANDARDISED sampled architectures.
-    The deviation of a constant model counts as 1.
+    weights: k numbers >= 0, by default equal ones, for a weighted mean. Standardised scores: minus their mean, divided
+    by their standard deviation, over STANDARDISED sampled architectures. The deviation of a constant model counts as 1.
     """
     if len(models) == 1:
         return models[0]
     space = models[0].space
     scores = score(models, space.some(STANDARDISED), device).double().numpy()
     means, stds = scores.mean(1), scores.std(1)
-    scales = [float(1 / (len(models) * std)) for std in np.where(np.ptp(scores, 1) > 0, stds, 1)]
+    weights = np.array(weights or [1.0] * len(models))
+    scales = (weights / (weights.sum() * np.where(np.ptp(scores, 1) > 0, stds, 1))).tolist()
     offset = float(-means @ scales)
     if any(model.function for model in models):
         pairs = [(scale, model.function) for scale, model in zip(scales, models, strict=True)]
@@ -92,5 +93,5 @@ def combine(models, device="cpu"):
         matrix += 0 if model.matrix is None else scale * model.matrix
     first = range(space.counts[0])  # of these features one is 1, the others are 0
     matrix[first, first] += offset
-    weights = tuple(scale * weight for scale, model in zip(scales, models, strict=True) for weight in model.weights)
-    return Model(space, matrix, tuple(network for model in models for network in model.networks), weights)
+    factors = tuple(scale * weight for scale, model in zip(scales, models, strict=True) for weight in model.weights)
+    return Model(space, matrix, tuple(network for model in models for network in model.networks), factors)

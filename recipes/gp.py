@@ -8,12 +8,14 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006; e
 
 import itertools
 import math
+import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from common.files import InputError, log
 from common.metrics import kendall_tau, normal_scores
 from recipes.base import Model
 from recipes.base import Recipe as Base
@@ -34,6 +36,7 @@ RANGE = 3  # places in a kind over which the correlation of effects falls to 1 /
 ENOUGH = 100  # with at least this many labels, 80 % intervals covered 75 to 85 % of true ranks on each competition task
 LIMIT = 5.0  # hyperparameters stay within so many standard deviations of the prior mean; this keeps some noise
 ITERATIONS = 30
+MANY = 2000  # labels above which time, of the third power, and memory, of the second, are worth a line
 GRID = 1000  # bins of the predictions of all that are ranked
 
 
@@ -181,10 +184,16 @@ class Recipe(Base):
     takes_labels = True
 
     def train_steps(self, task, n):
+        needed, there = 64 * n**2 / 1e9, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        if needed > there:
+            raise InputError(f"{task.name}: {n} labels need {needed:.0f} GB of memory, here are {there:.0f}: use ridge")
         return ITERATIONS, 1
 
     def fit(self, task, encodings, labels, device="cpu", report=None):
         """Of normal scores and, where they are measured, the labels themselves, those that predict better are used."""
+        if len(encodings) > MANY:
+            minutes, gb = 0.4 * (len(encodings) / MANY) ** 3 * (1 + labels.measured), 64 * len(encodings) ** 2 / 1e9
+            log.info(f"{task.name}: {len(encodings)} labels take about {minutes:.0f} minutes and {gb:.1f} GB of memory")
         x, prior = encodings.flatten(1)[:, self.space.features].double(), Prior.of(self.space)
         counts, candidates = torch.as_tensor(labels.counts).double(), [normal_scores(labels.ranks)]
         if labels.measured:

@@ -80,6 +80,10 @@ def parse_arguments(argv):
     cli.add_predictors(parser)
     parser.add_argument("--top", type=cli.top, default=10, metavar="K", help="how many of the best (default: 10)")
     cli.add_budgets(parser)
+    help = "weight of a task in the mean (default: 1); may be repeated"
+    parser.add_argument(
+        "--weight", nargs="+", action="extend", default=[], type=cli.weight, metavar="TASK=W", help=help
+    )
     parser.add_argument("--pareto", action="store_true", help="also the best score for every value of the first cost")
     help = "time limit, unproven after it (default: 60; none for the competition's space)"
     parser.add_argument("--seconds", type=cli.positive, metavar="N", help=help)
@@ -117,11 +121,19 @@ def main(argv=None):
     constant = [predictor.task.name for predictor in predictors if predictor.is_constant]
     if constant:
         raise InputError(f"{', '.join(constant)}: one score for all architectures, so none is the best: train again")
-    names, model = [predictor.task.name for predictor in predictors], combine([each.model for each in predictors])
+    names, weights = [predictor.task.name for predictor in predictors], dict(args.weight)
+    for name in weights.keys() - set(names):
+        raise InputError(f"--weight {name}: the tasks are {', '.join(names)}")
+    weights = [weights.get(name, 1.0) for name in names]
+    model = combine([each.model for each in predictors], weights)
     exact = model.function is None
     if args.pareto and not exact:
         raise InputError(f"--pareto: no bound is known for this model of the recipe {args.recipe}")
-    by = f"the mean of {len(names)} tasks, standardised" if len(names) > 1 else f"the score of {names[0]}"
+    by = (
+        f"the {'weighted ' * (len(set(weights)) > 1)}mean of {len(names)} tasks, standardised"
+        if len(names) > 1
+        else f"the score of {names[0]}"
+    )
     print(f"searching for the best by {by}, recipe {args.recipe}", flush=True)
     seconds = args.seconds or (60 if space.digest else None)
     began, front = time.perf_counter(), None
