@@ -80,10 +80,8 @@ def parse_arguments(argv):
     cli.add_predictors(parser)
     parser.add_argument("--top", type=cli.top, default=10, metavar="K", help="how many of the best (default: 10)")
     cli.add_budgets(parser)
-    help = "weight of a task in the mean (default: 1); may be repeated"
-    parser.add_argument(
-        "--weight", nargs="+", action="extend", default=[], type=cli.weight, metavar="TASK=W", help=help
-    )
+    how = {"nargs": "+", "action": "extend", "default": [], "type": cli.weight, "metavar": "TASK=WEIGHT"}
+    parser.add_argument("--weight", help="weight of a task in the mean (default: 1); may be repeated", **how)
     parser.add_argument("--pareto", action="store_true", help="also the best score for every value of the first cost")
     help = "time limit, unproven after it (default: 60; none for the competition's space)"
     parser.add_argument("--seconds", type=cli.positive, metavar="N", help=help)
@@ -125,15 +123,14 @@ def main(argv=None):
     for name in weights.keys() - set(names):
         raise InputError(f"--weight {name}: the tasks are {', '.join(names)}")
     weights = [weights.get(name, 1.0) for name in names]
+    if not any(weights):
+        raise InputError("--weight: all are 0: expected one above 0")
     model = combine([each.model for each in predictors], weights)
     exact = model.function is None
     if args.pareto and not exact:
         raise InputError(f"--pareto: no bound is known for this model of the recipe {args.recipe}")
-    by = (
-        f"the {'weighted ' * (len(set(weights)) > 1)}mean of {len(names)} tasks, standardised"
-        if len(names) > 1
-        else f"the score of {names[0]}"
-    )
+    mean = "weighted mean" if len(set(weights)) > 1 else "mean"
+    by = f"the {mean} of {len(names)} tasks, standardised" if len(names) > 1 else f"the score of {names[0]}"
     print(f"searching for the best by {by}, recipe {args.recipe}", flush=True)
     seconds = args.seconds or (60 if space.digest else None)
     began, front = time.perf_counter(), None
