@@ -78,19 +78,20 @@ def _kept(path, entries, ours):
 
 
 def submitted_ranks(path, entries, task):
-    """Ranks of a task in the entries of a submission: (n,) int64, or None where nothing predicted them.
+    """Ranks of a task in the entries of a submission, (n,), or None where nothing predicted them.
 
-    Raises InputError unless they are integers from 0 to n - 1.
+    They are any finite numbers, of which the order counts; raises InputError for anything else.
     """
     key = find_task(task).rank_key
     found = [entry.get(key, NOT_PREDICTED) for entry in entries.values()]
     if all(rank == NOT_PREDICTED for rank in found):
         return None
     for name, rank in zip(entries, found, strict=True):
-        if type(rank) is not int or not 0 <= rank < len(entries):
-            expected = f"expected an integer from 0 to {len(entries) - 1}, or other tasks"
-            raise InputError(f"{path}: {name}: {key} is {json.dumps(rank)[:40]}: {expected}")
-    return np.array(found)
+        if type(rank) not in (int, float) or not abs(rank) < 1e300:
+            raise InputError(f"{path}: {name}: {key} is {json.dumps(rank)[:40]}: expected a number, or other tasks")
+    if not set(found) <= set(range(len(found))):
+        log.info(f"{path}: {key}: no ranks from 0 to {len(found) - 1}: only their order counts")
+    return np.array(found, float)
 
 
 def submitted_intervals(path, entries, task):

@@ -6,9 +6,9 @@
 
 TRUTH labels the same architectures, as a training file does: with `<task>_rank` or `<task>_accuracy`. "in top K": how
 many of the truly best K are among the predicted best K. "true rank of the best": the true rank, 0 the best, of the
-architecture predicted to be the best. With ties, both are expected values over the orders of equal ones. "coverage":
-the share of true ranks in the intervals that test.py --uncertainty wrote, of all architectures and of the predicted
-best K: intervals hold for architectures chosen without a look at predictions; for the best they are too narrow.
+architecture predicted to be the best. Ties are broken at random; both figures are expectations. Equal true labels have
+their mean rank. "coverage": how many true ranks lie in the intervals that test.py --uncertainty wrote, of all
+architectures and of the predicted best K, where it is lower: those were selected by their predictions.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 
 import cli
 from common.files import InputError, log
@@ -54,8 +54,8 @@ def score(submission_path, truth_path, tasks=None, top=100, intervals_path=None)
     if missing:
         log.info(f"not predicted in {submission_path}, so not counted: {', '.join(missing)}")
     figures = {}
-    for name, true in read_labels(truth_path, truth, [name for name in predicted if name not in missing]).items():
-        ranks = predicted[name]
+    for name, lowest in read_labels(truth_path, truth, [name for name in predicted if name not in missing]).items():
+        ranks, true = predicted[name], rankdata(lowest) - 1
         if len(set(ranks)) == 1 or len(set(true)) == 1:
             same = f"all ranks are equal here or in {truth_path}"
             raise InputError(f"{submission_path}: {name}: tau is undefined, as {same}")
