@@ -19,6 +19,8 @@ import cli
 from common.files import InputError
 from engine.predictors import SAMPLED, shares_beaten
 
+FEW = 3  # architectures that are described one by one; more are a table
+
 
 def read(space, arguments):
     """Architecture strings from the command line or, for "-", standard input; raises InputError."""
@@ -69,19 +71,48 @@ def text(entry, costs):
     return "\n".join(lines)
 
 
+def table(entries):
+    """Many entries as text, the best first, by the mean of the shares that they are predicted to beat."""
+    tasks = list(entries[0]["tasks"])
+    shares = [[entry["tasks"][task]["beats"] or 0.0 for task in tasks] for entry in entries]
+    order = sorted(range(len(entries)), key=lambda i: -sum(shares[i]))
+    lines = [f"% of {SAMPLED:,} sampled architectures that each is predicted to beat, the best first", ""]
+    lines[1] = f"{'':<{len(entries[0]['arch'])}}  " + "  ".join(f"{task:>7}" for task in tasks)
+    for i in order:
+        cells = (f"{100 * share:{max(7, len(task))}.3f}" for share, task in zip(shares[i], tasks, strict=True))
+        lines.append(f"{entries[i]['arch']}  {'  '.join(cells)}")
+    return "\n".join(lines)
+
+
 def main(argv=None):
     parser = cli.Parser(description=__doc__)
     help = "a string, or an object {decision: choice} as JSON; - reads standard input"
-    parser.add_argument("architectures", nargs="+", metavar="ARCH", help=help)
+    parser.add_argument("architectures", nargs="*", metavar="ARCH", help=help)
     cli.add_predictors(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_intermixed_args(argv)
     if args.json:
         cli.messages_to_stderr()
     data = cli.open_data(args.data_path)
+    while args.tasks and _is_architecture(data.space, args.tasks[-1]):  # rank.py --tasks sop ARCH
+        args.architectures.insert(0, args.tasks.pop())
+    if not args.architectures:
+        raise InputError("expected architectures, or - for standard input")
     architectures = read(data.space, args.architectures)
     entries = describe(data.space, cli.load_predictors(args, data), architectures, args.device)
-    print(json.dumps(entries) if args.json else "\n".join(text(entry, data.space.costs) for entry in entries))
+    if args.json:
+        print(json.dumps(entries))
+    elif len(entries) > FEW:
+        print(table(entries))
+    else:
+        print("\n".join(text(entry, data.space.costs) for entry in entries))
+
+
+def _is_architecture(space, text):
+    try:
+        return len(space.parse([text])) == 1
+    except InputError:
+        return False
 
 
 if __name__ == "__main__":
