@@ -123,7 +123,7 @@ def shares_beaten(predictors, architectures, device="cpu", probability=0.8):
     sample = predictors[0].recipe.space.some(SAMPLED)
     values, n = score_all(predictors, [*architectures, *sample], device), len(architectures)
     scores, population = values[:, :n], values[:, n:].sort(1).values
-    beaten = (len(sample) - torch.searchsorted(population, scores, right=True)).double() / len(sample)
+    beaten = (len(sample) - torch.searchsorted(population, scores.contiguous(), right=True)).double() / len(sample)
     intervals = None
     if predictors[0].recipe.rank_interval:
         rows = zip(predictors, scores, population, strict=True)
