@@ -6,24 +6,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import one_hot
+from toy import one_hot
 
 from dataset import encode
 from network import Predictor, pairwise_ranking_loss
-from space import sample_architectures
+from space import VIT
 
 
 def test_scores_follow_the_formula():
     """Positional encoding; a layer without activation; three with ReLU; a score."""
-    architectures, predictor = sample_architectures(20, seed=1), Predictor().double().eval()
+    architectures, predictor = VIT.sample(20, seed=1), Predictor(*VIT.shape).double().eval()
     assert sum(parameter.numel() for parameter in predictor.parameters()) == 26_929
     angles = np.arange(37)[:, None] / 10000 ** (np.arange(5) / 5)
     table = np.stack([np.sin(angles), np.cos(angles)], 2).reshape(37, 10).astype(np.float32)
-    x = np.array([(one_hot(architecture).astype(float) + table).ravel() for architecture in architectures])
+    x = np.array([(one_hot(VIT, architecture).astype(float) + table).ravel() for architecture in architectures])
     for i, linear in enumerate(predictor.linears()):
         x = x @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
         x = np.maximum(x, 0) if i in (1, 2, 3) else x
-    scores = predictor(encode(architectures).double()).detach()
+    scores = predictor(encode(VIT, architectures).double()).detach()
     np.testing.assert_allclose(scores, x[:, 0], rtol=0, atol=1e-12)
 
 

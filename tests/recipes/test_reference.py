@@ -16,13 +16,14 @@ from scipy.stats import kendalltau
 from common.files import InputError
 from dataset import ArchPerfDataset, encode, load_train
 from engine.predictors import load
+from engine.trained import learn, load_checkpoint
 from network import Predictor
 from recipes.base import TooFewError
 from recipes.reference import train
-from space import sample_architectures
+from space import VIT
 from tasks import TASKS, Task, find_task
 
-ENCODINGS, RANKS = encode(sample_architectures(200, seed=1)), np.random.RandomState(0).permutation(200)
+ENCODINGS, RANKS = encode(VIT, VIT.sample(200, seed=1)), np.random.RandomState(0).permutation(200)
 
 
 # The reference's own curves on two kinds of CPU: they round differently, and training shows it.
@@ -30,7 +31,7 @@ KINDS = [REAL_DATA.parents[1] / "reference" / name for name in ("cpu_curves.json
 CURVES = ("train_loss", "train_ktau", "validate_ktau")
 
 
-def curves(task, architectures, ranks, epochs):
+def curves(task, labels, epochs):
     """The curves of the first epochs, and the fitted part of the checkpoint if they are all."""
     reports, fitted = [], None
 
@@ -40,7 +41,7 @@ def curves(task, architectures, ranks, epochs):
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        fitted, _ = REFERENCE.learn(task, architectures, ranks, report=report)
+        fitted, _ = learn(REFERENCE, task, labels, report=report)
     _, losses, train_taus, _ = zip(*reports, strict=True)
     return [losses, train_taus, [(epoch, tau) for epoch, _, _, tau in reports if tau is not None]], fitted
 
@@ -50,10 +51,10 @@ def curves(task, architectures, ranks, epochs):
 @pytest.mark.parametrize("epochs", [10, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_the_curves_are_the_references_on_this_kind_of_cpu(epochs):
     """In all eight tasks; on the published run's kind of CPU, its snapshots come out as well."""
-    architectures, ranks = load_train(REAL_DATA)
+    _, labels = load_train(REAL_DATA)
     found, fitted = {}, {}
     for task in TASKS:
-        found[task.rank_key], fitted[task.name] = curves(task, architectures, ranks[task.name], epochs)
+        found[task.rank_key], fitted[task.name] = curves(task, labels[task.name], epochs)
 
     def is_of(kind):
         expected = json.loads(kind.read_text())["tasks"]
@@ -87,11 +88,7 @@ def trained(**settings):
         {"val_interval": 2, "dropout_ratio": 0.0, "train_ratio": 0.6, "lr": 3e-3},
     ],
 )
-@pytest.mark.parametrize("layer_by_layer", [False, True])
-def test_curves_and_weights_are_those_of_the_plain_loop(data_folder, monkeypatch, changes, layer_by_layer):
-    """Also where dropout masks have to be drawn as the reference does."""
-    if layer_by_layer:
-        monkeypatch.setattr(reference, "bernoulli_is_uniform", lambda device: False)
+def test_curves_and_weights_are_those_of_the_plain_loop(data_folder, changes):
     task = dataclasses.replace(find_task("dukemtmc"), num_epochs=4, keep=4, snapshot=-1, **changes)
     data, start, reports = ArchPerfDataset(data_folder, task.name), int(task.train_ratio * 200), []
     fitted = train(task, data.encodings, data.ranks, report=lambda *values: reports.append(values))
@@ -124,14 +121,14 @@ def test_snapshots_ascend_and_of_equal_taus_the_later_stays(monkeypatch, keep, e
 
 
 def test_a_diverging_loss_ends_the_run_and_keeps_the_snapshots(monkeypatch):
-    with pytest.raises(InputError, match=r"^stopped: the loss is nan in epoch 1: lower --lr; nothing was saved$"):
+    with pytest.raises(InputError, match=r"^stopped: the loss is nan in epoch 1: lower lr; nothing was saved$"):
         trained(lr=1e30)
     losses = [0.7, 0.6, 0.5, math.inf]
     monkeypatch.setattr(reference.Trainer, "loss", lambda trainer: losses[trainer.epochs - 1])
     fitted = trained()
     assert (fitted["train_loss"], len(fitted["train_ktau"])) == (losses, 4)
     assert [epoch for epoch, _ in fitted["validate_ktau"]] == [1, 2, 3]
-    assert fitted["stopped"] == "stopped: the loss is inf in epoch 4: lower --lr; the snapshots before it were saved"
+    assert fitted["stopped"] == "stopped: the loss is inf in epoch 4: lower lr; the snapshots before it were saved"
 
 
 @pytest.mark.parametrize("task", [*TASKS, Task("own")], ids=lambda task: task.name)
@@ -183,18 +180,18 @@ def test_what_a_user_reads_about_a_trained_task():
 
 def test_a_file_of_the_reference_is_read_by_its_taus(tmp_path):
     taus = [0.5, math.nan, np.float64(0.9), -0.1, 0.7, np.float64(0.8)]
-    states = {tau: Predictor().state_dict() for tau in taus}
+    states = {tau: Predictor(*VIT.shape).state_dict() for tau in taus}
     torch.save(states, tmp_path / "file", _use_new_zipfile_serialization=False)
     for index, tau in ((None, 0.5), (-1, 0.9), (-2, 0.8), (0, math.nan), (1, -0.1)):  # sop's own index is -4
-        predictor = REFERENCE.load(tmp_path / "file", find_task("sop"), index)
+        predictor = load_checkpoint(REFERENCE, tmp_path / "file", find_task("sop"), index)
         torch.testing.assert_close(predictor.model.networks, (states[tau],), rtol=0, atol=0)
         np.testing.assert_equal(predictor.checkpoint["snapshots"][predictor.snapshot]["ktau"], tau)
     with pytest.raises(InputError, match="file: no snapshot -43: it holds 6, -6 to -1"):
-        REFERENCE.load(tmp_path / "file", find_task("veriwild"))
+        load_checkpoint(REFERENCE, tmp_path / "file", find_task("veriwild"))
 
 
-@pytest.mark.parametrize("content", [{}, [], {0.4: {}}, {0.4: Predictor().state_dict(), "more": {}}], ids=len)
+@pytest.mark.parametrize("content", [{}, [], {0.4: {}}, {0.4: Predictor(*VIT.shape).state_dict(), "more": {}}], ids=len)
 def test_a_file_that_holds_anything_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "file")
     with pytest.raises(InputError, match=r"file: the recipe reference cannot use it, train it again: .*\Z"):
-        REFERENCE.load(tmp_path / "file", TASKS[0])
+        load_checkpoint(REFERENCE, tmp_path / "file", TASKS[0])

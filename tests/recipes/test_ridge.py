@@ -2,23 +2,25 @@
 
 import numpy as np
 import pytest
-from helpers import one_hot
 from scipy.stats import kendalltau, norm
+from toy import TOY, one_hot
 
 import recipes
 from common.files import InputError
+from dataset import Labels
 from engine.model import score
-from space import sample_architectures
+from engine.trained import learn
+from space import VIT
 from tasks import Task
 
-ARCHITECTURES, RANKS = sample_architectures(60, seed=1), np.random.RandomState(0).permutation(60)
-LABELS = norm.ppf((RANKS + 0.5) / 60)
+ARCHITECTURES, RANKS = VIT.sample(60, seed=1), np.random.RandomState(0).permutation(60)
 RECIPE = recipes.get("ridge")
 
 
-def decisions(architectures):
-    """One-hot encodings without the column of the embedding, which no decision changes."""
-    return np.array([one_hot(architecture)[:, :9].ravel() for architecture in architectures])
+def decisions(space, architectures):
+    """One-hot encodings without the rows of constants."""
+    rows = [len(decision.choices) > 1 for decision in space.decisions]
+    return np.array([one_hot(space, architecture)[rows].ravel() for architecture in architectures])
 
 
 def predict(train, labels, others):
@@ -28,20 +30,24 @@ def predict(train, labels, others):
     return labels.mean() + (others - train.mean(0)) @ weights
 
 
-def test_scores_and_tau_are_those_of_the_definition():
-    fitted, _ = RECIPE.learn(Task("mine", seed=7, weight_decay=0.5), ARCHITECTURES, RANKS)
-    x, others = decisions(ARCHITECTURES), sample_architectures(300, seed=2)
-    expected, scores = predict(x, LABELS, decisions(others)), score([RECIPE.model(fitted)], others)[0].numpy()
+@pytest.mark.parametrize(
+    ("space", "known", "others"), [(VIT, ARCHITECTURES, VIT.sample(300, 2)), (TOY, TOY.all(), TOY.all())]
+)
+def test_scores_and_tau_are_those_of_the_definition(space, known, others):
+    recipe, ranks = recipes.get("ridge", space), RANKS[len(known) > RANKS]
+    fitted, _ = learn(recipe, Task("mine", seed=7), Labels.of(known, ranks.tolist(), measured=True))
+    x, labels = decisions(space, known), norm.ppf((ranks + 0.5) / len(ranks))
+    expected, scores = predict(x, labels, decisions(space, others)), score([recipe.model(fitted)], others)[0].numpy()
     np.testing.assert_allclose(scores - scores.mean(), expected - expected.mean(), atol=1e-5)
-    left_out = [predict(np.delete(x, i, 0), np.delete(LABELS, i), x[i]) for i in range(60)]
-    tau = kendalltau(left_out, RANKS).statistic
-    assert RECIPE.summary(fitted) == {"leave-one-out tau": pytest.approx(tau)}
-    assert RECIPE.describe(fitted) == f"leave-one-out tau {tau:.4f}"
+    left_out = [predict(np.delete(x, i, 0), np.delete(labels, i), x[i]) for i in range(len(x))]
+    tau = kendalltau(left_out, ranks).statistic
+    assert fitted["loo_ktau"] == pytest.approx(tau)
     with pytest.raises(InputError, match="the recipe ridge has no snapshots to choose from"):
-        RECIPE.snapshot_index(fitted, -2)
+        recipe.snapshot_index(fitted, -2)
 
 
 @pytest.mark.parametrize(("labels", "columns"), [(24, []), (25, ["leave-one-out tau"])])
 def test_a_tau_of_few_labels_is_not_shown(labels, columns):
-    fitted, _ = RECIPE.learn(Task("mine"), ARCHITECTURES[:labels], RANKS[:labels])
+    some = Labels.of(ARCHITECTURES[:labels], RANKS[:labels].tolist(), measured=False)
+    fitted, _ = learn(RECIPE, Task("mine"), some)
     assert list(RECIPE.summary(fitted)) == columns
