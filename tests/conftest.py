@@ -91,7 +91,7 @@ def project(tmp_path):
     ignore = shutil.ignore_patterns("__pycache__", "CVPR_*", "truth.json", "own")
     for name in ("common", "data", "engine", "logs/published", "recipes", "results/published", "search", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for pattern in ("*.py", "*.sh", "*.txt", "*.ipynb", ".gitignore"):
+    for pattern in ("*.py", "*.sh", "*.t*", "*.ipynb", ".gitignore"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, folder)
     return folder

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import runpy
 import sys
 import types
@@ -27,6 +28,8 @@ old_torch = pytest.mark.skipif(
     reason="recorded with torch 2.13; torch 2.6 draws other dropout masks from a seed",
 )
 REFERENCE = recipes.get("reference")
+README = (ROOT / "README.md").read_text()
+(README_RECIPE,) = re.findall(r"^```python\n(import torch\n.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def make_entries(architectures, start=1, seed=0):

@@ -14,7 +14,17 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, OwnRecipe, add_recipe, files, make_data, make_entries, run_command, save_checkpoint
+from helpers import (
+    README_RECIPE,
+    ROOT,
+    OwnRecipe,
+    add_recipe,
+    files,
+    make_data,
+    make_entries,
+    run_command,
+    save_checkpoint,
+)
 from scipy.stats import kendalltau
 
 import recipes
@@ -33,8 +43,7 @@ ARCHITECTURES = sample_architectures(530, seed=8)
 TRAINED, RANKED = ARCHITECTURES[:230], ARCHITECTURES[230:]
 LARGEST, SMALLEST = "l" + "111" * 12, "j" + "331" * 10 + "000000"
 WHERE, SHORT = ("--data_path", "data", "--results_path", "r"), ("--num_epochs", 20, "--batch_size", 8)
-(CODE,) = re.findall(r"^```python\n(import torch\n.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-exec(CODE, README := {})
+exec(README_RECIPE, README := {})
 
 
 def measured(architectures, **more):
