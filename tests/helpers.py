@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 import types
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,15 +35,12 @@ README = (ROOT / "README.md").read_text()
 
 def make_entries(architectures, start=1, seed=0):
     """Entries of a file: ranks of all eight tasks that follow the number of heads, with noise."""
-    random = np.random.RandomState(seed)
-    entries = {f"arch{start + i}": {} for i in range(len(architectures))}
+    random, ranks = np.random.RandomState(seed), {}
     for task in TASKS:
         quality = [a.count("3") - a.count("1") + random.randn() for a in architectures]
-        for entry, rank in zip(entries.values(), np.argsort(np.argsort(quality)).tolist(), strict=True):
-            entry[task.rank_key] = rank
-    for entry, architecture in zip(entries.values(), architectures, strict=True):
-        entry["arch"] = architecture
-    return entries
+        ranks[task.rank_key] = np.argsort(np.argsort(quality)).tolist()
+    rows = zip(*ranks.values(), architectures, strict=True)
+    return {f"arch{start + i}": dict(zip((*ranks, "arch"), row, strict=True)) for i, row in enumerate(rows)}
 
 
 def make_data(folder, train, test=None):
@@ -70,14 +68,12 @@ class Answer(NamedTuple):
 
 def run_command(name, *flags, text=b""):
     """Run a command of the project, such as tools/rank.py, in this process and folder: Answer. text: standard input."""
-    with pytest.MonkeyPatch.context() as patch:
-        out, err = io.StringIO(), io.StringIO()
-        for attribute, value in (("argv", [name]), ("path", [*sys.path]), ("stdout", out), ("stderr", err)):
-            patch.setattr(sys, attribute, value)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [name])
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-        main = runpy.run_path(str(ROOT / name))["main"]
         try:
-            status = cli.call(main, list(map(str, flags)))
+            status = cli.call(runpy.run_path(str(ROOT / name))["main"], list(map(str, flags)))
         except SystemExit as ended:  # by argparse
             status = ended.code
     return Answer(status or 0, out.getvalue(), err.getvalue())

@@ -49,12 +49,9 @@ def parser():
     ("flag", "value", "read", "wrong", "expected"),
     [
         ("--positive", "1", 1, ("0", "1.5", "x"), "expected an integer above 0"),
-        ("--top", "1", 1, ("0",), "expected an integer from 1 to 1,000"),
-        ("--top", "1000", 1000, ("1001",), "expected an integer from 1 to 1,000"),
-        ("--seed", "0", 0, ("-1",), r"expected an integer from 0 to 2\*\*32 - 1"),
-        ("--seed", "4294967295", 2**32 - 1, (str(2**32), "9" * 5000), r"expected .* from 0 to 2\*\*32 - 1"),
+        ("--top", "1000", 1000, ("0", "1001"), "expected an integer from 1 to 1,000"),
+        ("--seed", "0", 0, ("-1", str(2**32), "9" * 5000), r"expected an integer from 0 to 2\*\*32 - 1"),
         ("--data_path", "d/", "d/", ("",), "expected a folder's name"),
-        ("--results_path", "r", "r", ("",), "expected a folder's name"),
         ("--output_file", "a/b", Path("a/b"), ("", ".", "..", "a/.."), "expected a file's name"),
         ("--file_name", "..X", "..X", ("", ".", "..", "a/b", "a\\b", "a\0"), "expected a name without a path"),
         ("--tasks", "sop_rank", ["sop"], ("a b", "\n" + "x" * 10**6), "expected a task's name, such as sop"),
@@ -75,12 +72,6 @@ def test_the_flag_of_tasks_may_be_repeated(parser):
     assert parser.parse_args(["--tasks", "b", "sop", "--tasks", "a_accuracy"]).tasks == ["b", "sop", "a"]
 
 
-def test_a_device_that_cannot_compute_is_refused():
-    cli.check_device("cpu")
-    with pytest.raises(InputError, match=r"^--device meta: [^\n]+$"):
-        cli.check_device("meta")
-
-
 def fail(error):
     raise error
 
@@ -90,7 +81,7 @@ def fail(error):
     [
         (lambda _: print(7) or 3, 3, "7\n", ""),
         (lambda _: fail(InputError("a\nb\x1b[31m")), 2, "", "command.py: a\\nb\\x1b[31m\n"),
-        (lambda _: open("/nowhere/file"), 2, "", "command.py: /nowhere/file: No such file or directory\n"),
+        (lambda _: Path("/nowhere/file").read_bytes(), 2, "", "command.py: /nowhere/file: No such file or directory\n"),
         (lambda _: bytearray(2**62), 2, "", "command.py: MemoryError\n"),
         (lambda _: signal.raise_signal(signal.SIGINT), 130, "", "command.py: interrupted\n"),
         (lambda _: log.info("d\udcff \n%s") or log.debug("no"), None, "d\\udcff \\n%s\n", ""),
@@ -115,30 +106,22 @@ def test_a_bug_shows_its_traceback_and_output_on_a_full_disk_is_one_line():
     assert run_python(code.format(press)) == (0, "done\n", "")  # the work is done: Ctrl-C changes nothing
 
 
-# (name, epoch, epochs, loss, train tau, validation tau)
-REPORTS = [
-    ("sop", 1, 4, 0.75, 0.25, 0.5),
-    ("my-task", 1, 300, 0.5, None, None),
-    ("sop", 4, 4, 0.25, 0.75, -0.125),
-    ("my-task", 6, 300, 0.125, None, math.nan),
-    ("my-task", 150, 300, 0.0625, -0.5, None),
-]
-LINES = """
-sop epoch 1/4 loss 0.7500 tau train (dropout on) 0.2500 validation 0.5000
-my-task epoch 1/300 loss 0.5000
-sop epoch 4/4 loss 0.2500 tau train (dropout on) 0.7500 validation -0.1250
-my-task epoch 6/300 loss 0.1250 validation none, as all scores are equal
-my-task epoch 150/300 loss 0.0625 tau train (dropout on) -0.5000
-"""
+# (name, epoch, epochs, loss, train tau, validation tau), and what is printed
+REPORTS = {
+    ("sop", 1, 4, 0.75, 0.25, 0.5): "sop epoch 1/4 loss 0.7500 tau train (dropout on) 0.2500 validation 0.5000",
+    ("sop", 4, 4, 0.25, None, -0.125): "sop epoch 4/4 loss 0.2500 validation -0.1250",
+    ("my-task", 6, 300, 0.125, -0.5, math.nan): "my-task epoch 6/300 loss 0.1250 tau train (dropout on) -0.5000 "
+    "validation none, as all scores are equal",
+}
 
 
-@pytest.mark.parametrize(("interval", "shown"), [(1, range(5)), (3, (2, 3, 4))])
-def test_without_a_terminal_a_line_is_printed_every_few_epochs_and_for_the_last(capsys, interval, shown):
+@pytest.mark.parametrize("interval", [1, 3])
+def test_without_a_terminal_a_line_is_printed_every_few_epochs_and_for_the_last(capsys, interval):
     progress = cli.Progress(interval)
     for report in REPORTS:
         progress(*report)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines == [LINES.split("\n")[1:][i] for i in shown]
+    assert lines == [line for line in REPORTS.values() if interval == 1 or "1/4" not in line]
 
 
 def test_on_a_terminal_every_task_has_a_bar_that_ends_full(monkeypatch):
@@ -147,5 +130,5 @@ def test_on_a_terminal_every_task_has_a_bar_that_ends_full(monkeypatch):
     progress = cli.Progress(1)
     for report in REPORTS:
         progress(*report)
-    progress.close(["my-task"])  # which needed only half of its epochs
-    assert all(text in terminal.getvalue() for text in ("4/4", "validation -0.1250", "150/150", "validation    none"))
+    progress.close(["my-task"])  # which needed few of its epochs
+    assert all(text in terminal.getvalue() for text in ("4/4", "validation -0.1250", "6/6", "validation    none"))

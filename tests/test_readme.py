@@ -1,4 +1,4 @@
-"""The README: its commands, its script and its recipe run as printed in a copy of the project, and print what it shows."""
+"""The README: its commands, script and recipe run as printed in a copy of the project, and print what it shows."""
 
 import os
 import re
@@ -52,7 +52,7 @@ def on_the_published_runs_cpu(results):
 def test_the_commands_run_in_a_clone_and_print_what_it_shows_and_the_clone_stays_clean(project, epochs):
     """In full, on the published run's kind of CPU, every figure is the README's."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    environment |= {"VIRTUAL_ENV": sys.prefix, "PYTHONSAFEPATH": "1", "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
 
     def run(line):
         options = {"cwd": project, "env": environment, "capture_output": True, "text": True}
@@ -67,7 +67,7 @@ def test_the_commands_run_in_a_clone_and_print_what_it_shows_and_the_clone_stays
     assert len(lines) >= 7
     for line in lines:
         printed += run(line + epochs if "train.sh" in line and "--recipe" not in line else line)
-    run("python main.py --recipe neighbours --tasks sop && python test.py --recipe neighbours --tasks sop")
+    run("python main.py --recipe neighbours --tasks sop")
     assert run("git status --porcelain") == before and not (project / ".venv").exists()
     same = not epochs and on_the_published_runs_cpu(project / "results" / "surrogate")
     comparable, shown = without_seconds if same else shape, blocks("")
@@ -76,16 +76,6 @@ def test_the_commands_run_in_a_clone_and_print_what_it_shows_and_the_clone_stays
         assert comparable(block) in comparable(printed)
     if not (epochs or same):
         pytest.skip("not the published run's kind of CPU: the figures of training were not compared")
-
-
-def test_the_scripts_pass_flags_and_the_status_on_from_any_folder(project, tmp_path):
-    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "PYTHONSAFEPATH": "1"}
-    for name in ("train.sh", "test.sh"):
-        command = ["bash", project / name, "--save_name", "a b", "--wrong flag"]
-        answer = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-        assert answer.returncode == 2 and answer.stderr.endswith(
-            ": unrecognized arguments: --wrong flag (see --help)\n"
-        )
 
 
 def test_commands_in_the_text_have_their_flags():
@@ -114,8 +104,7 @@ def test_the_script_for_own_measurements_finds_what_they_reward(home, monkeypatc
 def test_every_file_that_the_layout_names_exists():
     names = re.findall(r"[\w/]+(?:\.(?:py|sh|ipynb|json)\b|/)", README.split("## Layout")[1])
     assert len(names) > 20
-    for name in names:
-        assert (ROOT / name).exists() or list(ROOT.glob(f"*/{name}")) or list(ROOT.glob(f"data/surrogate/{name}")), name
+    assert not [name for name in names if not any(list(ROOT.glob(room + name)) for room in ("", "*/", "data/*/"))]
 
 
 @pytest.mark.slow
@@ -125,9 +114,6 @@ def test_a_recipe_of_ones_own_breaks_no_test(tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "CVPR_*", "own"))
     add_the_recipe(copy)
-    add_the_recipe(
-        copy, "drawing", README_RECIPE.replace("as_tensor(ranks)", "as_tensor(ranks) + torch.rand(len(ranks))")
-    )
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider"]
-    answer = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    add_the_recipe(copy, "drawing", README_RECIPE.replace("torch.as", "torch.rand(len(ranks)) + torch.as"))
+    answer = subprocess.run([sys.executable, "-m", "pytest", "-x"], cwd=copy, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout[-3000:]
