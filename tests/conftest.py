@@ -50,14 +50,15 @@ def data_folder(tmp_path, train_entries):
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch, effects, generated):
     """A folder that commands take for the project's: as in a clone, with the published run and without data."""
-    folder = tmp_path / "the project"
+    make, folder = generate.generate, tmp_path / "the project"
     for name in ("results/published", "logs/published"):
         shutil.copytree(ROOT / name, folder / name)
     surrogate = folder / "data" / "surrogate"
     surrogate.mkdir(parents=True)
     monkeypatch.setattr(paths, "__file__", str(folder / "common" / "paths.py"))
+    monkeypatch.setattr(generate, "generate", lambda tasks: generated if tasks == effects["tasks"] else make(tasks))
     monkeypatch.setattr(generate, "FOLDER", surrogate)
     monkeypatch.setattr(generate, "EFFECTS", Path(shutil.copy(generate.EFFECTS, surrogate)))
     return folder

@@ -36,39 +36,34 @@ def test_help_and_wrong_flags_are_answered_without_torch_numpy_and_scipy(name):
         assert run_python(f"{code}; runpy.run_path('{name}', run_name='__main__')")[::2] == expected
 
 
-@pytest.fixture
-def parser():
-    parser = cli.Parser(prog="command.py")
-    cli.add_predictors(parser)
-    for kind in ("positive", "top", "seed", "output_file", "file_name"):
-        parser.add_argument(f"--{kind}", type=getattr(cli, kind))
-    return parser
+TYPES = {  # of flags: what is read, and what is wrong
+    "positive": ({"1": 1}, ["0", "1.5", "x"]),
+    "top": ({"1": 1, "1000": 1000}, ["0", "1001"]),
+    "seed": ({"0": 0, "4294967295": 2**32 - 1}, ["-1", "4294967296", "9" * 5000]),
+    "folder": ({"d/": "d/"}, [""]),
+    "output_file": ({"a/b": Path("a/b")}, ["", ".", "..", "a/.."]),
+    "file_name": ({"..X": "..X"}, ["", ".", "..", "a/b", "a\\b", "a\0"]),
+    "task_name": ({"sop_rank": "sop", "My-2": "My-2"}, ["a b", "\n" + "x" * 10**6]),
+}
 
 
-@pytest.mark.parametrize(
-    ("flag", "value", "read", "wrong", "expected"),
-    [
-        ("--positive", "1", 1, ("0", "1.5", "x"), "expected an integer above 0"),
-        ("--top", "1000", 1000, ("0", "1001"), "expected an integer from 1 to 1,000"),
-        ("--seed", "0", 0, ("-1", str(2**32), "9" * 5000), r"expected an integer from 0 to 2\*\*32 - 1"),
-        ("--data_path", "d/", "d/", ("",), "expected a folder's name"),
-        ("--output_file", "a/b", Path("a/b"), ("", ".", "..", "a/.."), "expected a file's name"),
-        ("--file_name", "..X", "..X", ("", ".", "..", "a/b", "a\\b", "a\0"), "expected a name without a path"),
-        ("--tasks", "sop_rank", ["sop"], ("a b", "\n" + "x" * 10**6), "expected a task's name, such as sop"),
-        ("--recipe", "gp", "gp", ("best",), "invalid choice: 'best' .choose from "),
-    ],
-)
-def test_a_flag_is_read_or_a_wrong_one_is_one_line(parser, capsys, flag, value, read, wrong, expected):
-    assert getattr(parser.parse_args([flag, value]), flag[2:]) == read
+@pytest.mark.parametrize("name", TYPES)
+def test_a_flag_is_read_or_a_wrong_one_is_one_line(capsys, name):
+    parser, (right, wrong) = cli.Parser(prog="command.py"), TYPES[name]
+    parser.add_argument("--flag", type=getattr(cli, name))
+    assert {text: parser.parse_args(["--flag", text]).flag for text in right} == right
     for text in wrong:
         with pytest.raises(SystemExit, match="2"):
-            parser.parse_args([flag, text])
-        output = capsys.readouterr()
-        assert re.fullmatch(rf"command\.py: .*{expected}.* \(see --help\)\n", output.err) and not output.out
-        assert len(output.err) < 1200
+            parser.parse_args(["--flag", text])
+        said = capsys.readouterr().err
+        assert (
+            re.fullmatch(r"command\.py: argument --flag: .*: expected .* \(see --help\)\n", said) and len(said) < 1200
+        )
 
 
-def test_the_flag_of_tasks_may_be_repeated(parser):
+def test_the_flag_of_tasks_may_be_repeated():
+    parser = cli.Parser()
+    cli.add_data(parser)
     assert parser.parse_args(["--tasks", "b", "sop", "--tasks", "a_accuracy"]).tasks == ["b", "sop", "a"]
 
 

@@ -29,7 +29,6 @@ from scipy.stats import kendalltau
 
 import recipes
 from common.files import InputError
-from data.surrogate import generate
 from engine.checkpoint import to_bytes
 from engine.predictors import load, rank, rank_intervals, score_all, shares_intervals
 from recipes import reference
@@ -74,12 +73,12 @@ class Noisy(OwnRecipe):
 @pytest.fixture(scope="module", params=[*recipes.RECIPES, Noisy, README["Recipe"]])
 def chain(request, tmp_path_factory):
     """A recipe; the current folder has its predictors in r/ and its submission s, which `make` makes again."""
-    folder, few = tmp_path_factory.mktemp("chain"), SHORT if request.param == "reference" else ()
+    few = SHORT if request.param == "reference" else ()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+        patch.chdir(tmp_path_factory.mktemp("chain"))
         recipe = recipes.get(request.param) if request.param in recipes.RECIPES else add_recipe(patch, request.param)
-        make_data(folder / "data", measured(TRAINED), measured(RANKED, veri_rank=5))
-        where = (*WHERE, "--recipe", recipe.name)
+        data = make_data(Path("d\udcff\n"), measured(TRAINED), measured(RANKED, veri_rank=5))  # not UTF-8
+        where = ("--data_path", data, "--results_path", "r", "--recipe", recipe.name)
         intervals = ("--uncertainty", "new/intervals") if recipe.rank_interval else ()
 
         def make(jobs):
@@ -92,12 +91,14 @@ def chain(request, tmp_path_factory):
 
 
 def test_the_same_bytes_are_written_with_any_number_of_jobs_and_threads(chain):
-    before, threads = files(Path()), torch.get_num_threads()
+    def outputs():
+        return {path: content for path, content in files(Path()).items() if not path.startswith("l/")}
+
+    before = outputs()
     torch.set_num_threads(3)
     chain.make(jobs=1)
-    torch.set_num_threads(threads)
-    after = files(Path())
-    assert {path for path in before if before[path] != after.get(path)} == {path for path in before if path[:2] == "l/"}
+    torch.set_num_threads(1)
+    assert outputs() == before
     seed = 7 if "seed" in chain.recipe.settings else None
     assert [each.checkpoint["task"].get("seed") for each in chain.predictors] == [seed] * 2
 
@@ -107,7 +108,7 @@ def test_ranks_are_numbers_of_smaller_scores_in_one_direction_and_scored_by_kend
     ranks = [(scores < score).sum() for score in scores]
     for key, expected in (("arch", RANKED), ("a_rank", ranks), ("New-2_rank", ranks), ("veri_rank", [-1] * 300)):
         assert [entry[key] for entry in submission] == expected  # of veri nothing is predicted
-    flags = ("Track2_submitA_s.json", f"data/{TEST_FILE}", "--tasks", "New-2", *chain.intervals)
+    flags = ("Track2_submitA_s.json", chain.data / TEST_FILE, "--tasks", "New-2", *chain.intervals)
     tau = -kendalltau(ranks, [entry["New-2_accuracy"] for entry in submission]).statistic
     assert json.loads(run("tools/score.py", *flags, "--json"))["mean_tau"] == pytest.approx(tau) and tau > 0.2
     text = run("tools/score.py", *flags)
@@ -120,20 +121,16 @@ def test_ranks_are_numbers_of_smaller_scores_in_one_direction_and_scored_by_kend
 def test_the_share_of_the_space_that_an_architecture_beats_is_counted(chain):
     few = [LARGEST, SMALLEST, RANKED[0]]
     found = json.loads(run("tools/rank.py", "-", *chain.where, "--json", text="\n".join(few).encode()))
-    text, sizes = run("tools/rank.py", *few, *chain.where), measure(few)
     scores = score_all(chain.predictors, [*few, *sample_architectures(100_000, seed=0)]).numpy()
-    shares = [(scores[0, 3:] > score).mean() for score in scores[0, :3]]
-    tasks = [entry["tasks"]["a"] for entry in found]
-    assert [task["beats"] for task in tasks] == pytest.approx(shares) and shares[0] > 0.8 > 0.2 > shares[1]
+    intervals = shares_intervals(chain.predictors, scores[:, :3])[0].tolist() if chain.intervals else None
+    text = run("tools/rank.py", *few, *chain.where)
+    for i, (entry, params) in enumerate(zip(found, measure(few).parameters, strict=True)):
+        share = (scores[0, 3:] > scores[0, i]).mean()
+        task = {"beats": share} | ({"interval": intervals[i]} if intervals else {})
+        assert (entry["arch"], entry["params"], entry["tasks"]) == (few[i], params, {"a": task, "New-2": task})
+        assert f"{params / 1e6:.2f} M parameters" in text and f"{100 * share:.3f} %" in text
+    assert found[0]["tasks"]["a"]["beats"] > 0.8 > 0.2 > found[1]["tasks"]["a"]["beats"]
     assert (found[0]["heads"], found[1]["mlp_ratios"]) == ([12] * 12, [3] * 10)
-    for i, entry in enumerate(found):
-        assert [entry[key] for key in ("arch", "params", "macs")] == [few[i], sizes.parameters[i], sizes.macs[i]]
-        assert entry["tasks"]["New-2"] == tasks[i]
-        assert f"{entry['params'] / 1e6:.2f} M" in text and f"{100 * shares[i]:.3f} %" in text
-    if chain.intervals:
-        intervals = shares_intervals(chain.predictors, scores[:, :3])[0].tolist()
-        assert [task["interval"] for task in tasks] == intervals
-        assert all(f"{100 * low:.1f} to {100 * high:.1f} %" in text for low, high in intervals)
 
 
 def test_a_search_finds_architectures_within_a_budget_and_accounts_for_all(chain):
@@ -150,7 +147,7 @@ def test_a_search_finds_architectures_within_a_budget_and_accounts_for_all(chain
 
 
 def test_cross_validation_ranks_what_was_held_out(chain):
-    run("tools/crossval.py", "--data_path", "data", "--tasks", "a", "--recipes", chain.recipe.name, "--json", "taus")
+    run("tools/crossval.py", *chain.where[:2], "--tasks", "a", "--recipes", chain.recipe.name, "--json", "taus")
     assert np.min(read("taus")["tau"][chain.recipe.name]) > 0.2
 
 
@@ -165,19 +162,18 @@ def test_flags_win_over_the_settings_of_the_task(command, data_folder):
 
 
 class Noted(OwnRecipe):
-    """Fails for sop, stops early for cplfw, and has a remark on it and on veri."""
+    """Fails for sop, stops early for cplfw, and has a remark on all but market1501."""
 
     def fit(self, task, *others):
         if task.name == "sop":
             raise InputError("nothing was saved")
-        notes = {"veri": {"tau": 0.25}, "cplfw": {"tau": 0.5, "stopped": "early"}, "market1501": {"tau": 0.75}}
-        return super().fit(task, *others) | notes[task.name]
+        return super().fit(task, *others) | {"stopped": "early" if task.name == "cplfw" else None}
 
     def summary(self, checkpoint):
-        return {"count": 12345, "tau": checkpoint["tau"]}
+        return {"count": 12345, "tau": 0.5 if checkpoint["stopped"] else 0.25}
 
     def remark(self, checkpoint):
-        return "look at it" if checkpoint["tau"] < 0.6 else None
+        return None if checkpoint["task"]["name"] == "market1501" else "look at it"
 
 
 def test_figures_remarks_and_errors_of_each_task_are_printed(command, monkeypatch, data_folder):
@@ -185,9 +181,9 @@ def test_figures_remarks_and_errors_of_each_task_are_printed(command, monkeypatc
     tasks = ("--tasks", "veri", "sop", "cplfw", "market1501")
     answer = command("main.py", *WHERE, "--log_path", "l", "--recipe", "own", *tasks)
     assert (answer.returncode, answer.stderr) == (1, "main.py: cplfw: early\nmain.py: sop: nothing was saved\n")
-    rows = "task count tau", "cplfw 1.234e+04 0.5000", "market1501 1.234e+04 0.7500", "veri 1.234e+04 0.2500"
+    rows = "task count tau", "cplfw 1.234e+04 0.5000", "market1501 1.234e+04 0.2500", "veri 1.234e+04 0.2500"
     found = [" ".join(line.split()[:3]) for line in answer.stdout.splitlines()]
-    assert found[1:7] == [*rows, "mean 0.5000", "cplfw, veri: look"]
+    assert found[1:7] == [*rows, "mean 0.3333", "cplfw, veri: look"]
     assert "--tasks cplfw market1501 veri ranks the test architectures" in answer.stdout  # those that are trained
 
 
@@ -227,17 +223,14 @@ def test_a_snapshot_can_be_chosen_and_the_best_are_traversed(command, data_folde
         validations.append(re.findall(r"validation tau (\S+)", said))
     curve = {tau for _, tau in torch.load("r/veri_final.pth", weights_only=True)["validate_ktau"]}
     assert [tau for tau, _ in validations] == [f"{tau:.4f}" for tau in sorted(curve)[:-4:-1]]
-    table = run("tools/traverse.py", *where, "--top", 3, "--truth", "truth").split()
-    for row in taus:
-        assert " ".join(f"{tau:.4f}" for tau in (*row, np.mean(row))) in " ".join(table)
+    table = " ".join(run("tools/traverse.py", *where, "--top", 3, "--truth", "truth").split())
+    assert all(" ".join(f"{tau:.4f}" for tau in (*row, np.mean(row))) in table for row in taus)
     assert len(list(Path().glob("Track2*"))) == 6  # none by the last command
 
 
 def test_the_best_snapshot_is_one_that_has_a_tau():
-    validation, test = np.array([[0.5, 0.7], [0.4, 0.6], [0.3, 0.5]]), np.array([[np.nan, 0.1], [-1, 0.3], [-1, 0.2]])
-    veri, sop = (line.split() for line in traverse.table(["veri", "sop"], validation, test).splitlines()[-2:])
-    assert veri == ["veri", "2", "-1.0000", "0.4000", "nan", "0.5000"]
-    assert sop == ["sop", "2", "0.3000", "0.6000", "0.1000", "0.7000"]
+    table = traverse.table(["veri"], np.array([[0.5], [0.4], [0.3]]), np.array([[np.nan], [-0.5], [-0.75]]))
+    assert table.split()[-6:] == ["veri", "2", "-0.5000", "0.4000", "nan", "0.5000"]
 
 
 def test_the_published_run_keeps_what_scores_and_its_curves_without_the_machines_name(command, home, data_folder):
@@ -264,13 +257,6 @@ def test_the_published_predictors_rank_a_test_file_alone(command, home, data_fol
     entries = read("Track2_submitA_s s.json").values()
     for name, ranks in rank(load(), [entry["arch"] for entry in entries]).items():
         assert [entry[f"{name}_rank"] for entry in entries] == ranks.tolist()
-
-
-def test_paths_that_are_not_utf_8_work(command, data_folder):
-    data_folder.rename("d\udcff\n")
-    flags = ("--data_path", "d\udcff\n", "--results_path", "r\udcff\n", "--recipe", "ridge")
-    run("main.py", *flags, "--log_path", "l\n")
-    assert len(list(Path("r\udcff\n").iterdir())) == 8
 
 
 @pytest.fixture
@@ -305,10 +291,7 @@ def small(folder, count, test=None):
         (None, "--recipe gp --tasks sop", "the project/results/surrogate"),
     ],
 )
-def test_advice_leads_from_missing_checkpoints_to_the_true_ranks(
-    follow, monkeypatch, generated, folder, flags, results
-):
-    monkeypatch.setattr(generate, "generate", lambda effects: generated)
+def test_advice_leads_from_missing_checkpoints_to_the_true_ranks(follow, folder, flags, results):
     if folder:
         small(folder, 130, measured(RANKED))
     test = f"python 'the project/test.py' {flags}"
@@ -366,7 +349,6 @@ def test_recipes_sizes_and_snapshots_that_are_named_work(follow):
 
 
 def test_where_the_surrogate_cannot_be_made_a_command_makes_it_elsewhere(follow, monkeypatch, generated):
-    monkeypatch.setattr(generate, "generate", lambda effects: generated)
     train = "python 'the project/main.py' --recipe ridge --tasks sop --results_path r --log_path l"
     for number in (errno.EACCES, errno.EROFS):
         with monkeypatch.context() as patch:
@@ -426,6 +408,11 @@ SWAPPED = "swapped: name the submission first, then the truth"
 MISTAKES = {
     "main.py --data_path data --results_path s --log_path l": {
         "--batch_size 1": "--batch_size 1: must be at least 2",
+        "--jobs 0": "argument --jobs: '0': expected an integer above 0 (see --help)",
+        "--results_path ''": "argument --results_path: '': expected a folder's name (see --help)",
+        "--save_name a/b": "argument --save_name: 'a/b': expected a name without a path",
+        "--tasks 'a b'": "argument --tasks: 'a b': expected a task's name, such as sop (see --help)",
+        "--recipe best": "argument --recipe: invalid choice: 'best' (choose from ",
         "--snapshot -1": "unrecognized arguments: --snapshot -1 (see --help)",
         "--device nowhere": "--device nowhere: ",
         "--data_path nowhere": "--data_path nowhere: no such folder",
@@ -461,6 +448,8 @@ MISTAKES = {
         f"data/{TEST_FILE} data/{TEST_FILE} --tasks veri sop": f"data/{TEST_FILE}: does not predict veri: name other",
     },
     f"tools/search.py {TWO}": {
+        "--top 1001": "argument --top: '1001': expected an integer from 1 to 1,000 (see --help)",
+        "--json .": "argument --json: '.': expected a file's name (see --help)",
         "--max_macs 1": "no architecture is within the budget: the smallest has ",
         f"--json data/{TRAIN_FILE}": f"data/{TRAIN_FILE}: would replace data/{TRAIN_FILE}, which ",
         "--json r/sop_final.pth": "r/sop_final.pth: would replace r/sop_final.pth, which ",
@@ -472,6 +461,7 @@ MISTAKES = {
     "tools/crossval.py --data_path data": {
         "--sizes 1 20": SIZES,
         "--sizes 20 161": SIZES,
+        "--seed -1": "argument --seed: '-1': expected an integer from 0 to 2**32 - 1 (see --help)",
         "--seed 4294967295 --repeats 2": "--repeats: the last seed is above 2**32 - 1 (see --help)",
         f"--json data/{TRAIN_FILE}": f"data/{TRAIN_FILE}: would replace data/{TRAIN_FILE}, which ",
         "--data_path nine": f"nine/{TRAIN_FILE}: 9 architectures: expected at least 10",

@@ -36,15 +36,8 @@ def test_ranks_follow_the_effects_and_noise_of_the_fitted_size(effects, generate
             assert tau == pytest.approx(2 / np.pi * np.arcsin(correlation), abs=tolerance)  # of two normal variables
 
 
-@pytest.fixture
-def folder(home, monkeypatch, effects, generated):
-    """A folder with effects.json alone, which stands in for data/surrogate."""
-    make = generate.generate
-    monkeypatch.setattr(generate, "generate", lambda tasks: generated if tasks == effects["tasks"] else make(tasks))
-    return generate.FOLDER
-
-
-def test_files_are_made_once_and_again_when_damaged_or_lost(folder, generated, caplog):
+def test_files_are_made_once_and_again_when_damaged_or_lost(home, generated, caplog):
+    folder = generate.FOLDER
     caplog.set_level("INFO")
     for times in (1, 2):
         generate.make(folder)
@@ -55,10 +48,10 @@ def test_files_are_made_once_and_again_when_damaged_or_lost(folder, generated, c
         (folder / "truth.json").unlink()
 
 
-def test_no_other_file_is_replaced(folder, tmp_path):
-    (tmp_path / TRAIN_FILE).write_text("mine")
-    (folder / TEST_FILE).symlink_to("target")
-    for place, name in ((tmp_path, TRAIN_FILE), (folder, TEST_FILE)):
+def test_no_other_file_is_replaced(home):
+    (home / TRAIN_FILE).write_text("mine")
+    (generate.FOLDER / TEST_FILE).symlink_to("target")
+    for place, name in ((home, TRAIN_FILE), (generate.FOLDER, TEST_FILE)):
         before = files(place)
         with pytest.raises(InputError, match=f"{name}: not the surrogate's: choose a folder without it"):
             generate.make(place)
@@ -77,9 +70,9 @@ def test_no_other_file_is_replaced(folder, tmp_path):
     ],
     ids=range(6),
 )
-def test_damaged_effects_are_refused_in_one_line(folder, effects, text, message):
+def test_damaged_effects_are_refused_in_one_line(home, effects, text, message):
     """Without a text they have another sum."""
     generate.EFFECTS.write_text(text or json.dumps(effects | {"sha256": {TRAIN_FILE: ""}}))
     with pytest.raises(InputError, match=rf"^.*effects\.json: {message}.*\Z"):
-        generate.make(folder)
-    assert list(files(folder)) == ["effects.json"]
+        generate.make(generate.FOLDER)
+    assert list(files(generate.FOLDER)) == ["effects.json"]
