@@ -79,14 +79,13 @@ def test_sizes_train_on_the_first_of_each_fold_and_say_who_needs_more(run):
         assert f"- reference cannot train on {size}: " in table
 
 
-def test_ten_architectures_are_enough_and_a_constant_score_counts_as_0(run, tmp_path, monkeypatch):
+def test_ten_architectures_are_enough_a_constant_score_counts_as_0_and_a_dead_process_is_named(
+    run, command, tmp_path, monkeypatch
+):
+    flags = ("--recipes", "own", "--tasks", "sop")
     make_data(tmp_path / "small", make_entries(ARCHITECTURES[:10]))
     monkeypatch.setattr(FirstBatch, "fit", lambda self, task, encodings, *_: {"effects": 0 * encodings[0].flatten()})
-    assert "| sop | 0.0000 (0.0000) |" in run("--recipes", "own", "--tasks", "sop")[0]
-
-
-def test_a_recipe_whose_process_dies_is_named(run, command, monkeypatch):
+    assert "| sop | 0.0000 (0.0000) |" in run(*flags)[0]
     monkeypatch.setattr(FirstBatch, "fit", lambda *_: os._exit(1))
-    answer = command("tools/crossval.py", "--data_path", "small", "--recipes", "own", "--tasks", "sop")
-    assert answer[:2] == (2, "")
-    assert answer.stderr.splitlines()[-1] == "crossval.py: own: sop: its process died, exit status 1"
+    status, _, errors = command("tools/crossval.py", "--data_path", "small", *flags)
+    assert (status, errors.splitlines()[-1]) == (2, "crossval.py: own: sop: its process died, exit status 1")

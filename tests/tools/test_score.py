@@ -65,13 +65,3 @@ def test_a_wrong_file_is_named(command, name, field, values, message):
     write(FILES | {name: {field: values}})
     with pytest.raises(InputError, match=re.escape(message)):
         score("submission", "truths", intervals_path="intervals")
-
-
-def test_the_tasks_that_are_predicted_are_printed_as_a_table_or_json(command):
-    write(FILES)
-    flags = ("tools/score.py", "submission", "truths", "--top", 3, "--uncertainty", "intervals")
-    answer, figures = command(*flags, "--json"), score("submission", "truths", None, 3, "intervals")
-    assert json.loads(answer.stdout) == {"mean_tau": pytest.approx((2 / 3 - 5 / 30**0.5) / 2), "tasks": figures}
-    assert answer.stderr.startswith("not predicted in submission, so not counted: veri, own\n")
-    table = " ".join(command(*flags).stdout.split())
-    assert table.endswith("msmt17 0.6667 3 1 0.500 0.333 sop -0.9129 2 3 0.500 0.333 mean -0.1231")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import signal
 from pathlib import Path
 
@@ -37,9 +36,7 @@ def test_the_best_and_the_front_of_the_mean_score_are_written_and_printed(search
             assert entry == {"arch": arch, "score": score, "params": params, "macs": macs}
             size = f"{params / 1e6:.2f} {macs / 1e9:.2f}"
             assert f"{score:.4f} {size} {veri:.3f} {sop:.3f} {arch}" in words
-    arch = best.architectures[0]
-    layers = [f"{13 - int(h)}/{4.5 - int(r) / 2:g}" for h, r in re.findall("([123])([123])1", arch[1:])]
-    assert f"{arch} {' '.join(layers)} 2 " in words
+    assert f"{best.architectures[0]} {measure(best.architectures).layers_text(0)} 2 " in words
     counts = f"bound, {best.over_budget:,} ruled out by the budget, {best.scored:,} scored"
     assert f"{best.bounded:,} ruled out by a {counts}" in words
 
