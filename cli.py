@@ -121,21 +121,21 @@ def is_surrogate(data):
     return os.path.samefile(data.folder, generate.FOLDER)
 
 
-def open_data(given=None):
-    """dataset.Data of the folder of --data_path, or of the default one; makes the surrogate's files where they lack."""
+def open_data(given=None, flag="--data_path"):
+    """dataset.Data of the folder of the flag, or of the default one; makes the surrogate's files where they lack."""
     from data.surrogate import generate
     from dataset import find_data
 
     try:
         data = find_data(given or default_folder())
     except InputError as error:
-        raise InputError(f"--data_path {error}") from None
+        raise InputError(f"{flag} {error}") from None
     if given is None:
         surrogate = f"the surrogate benchmark, as {project_path('data')} lacks the competition's files"
         log.info(f"data: {data.folder}, {surrogate if is_surrogate(data) else 'the competition files'}")
     if is_surrogate(data):
         try:
-            generate.make()
+            generate.make(data.folder)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EROFS):
                 command = f"python {quoted_path('tools', 'surrogate.py')} --output FOLDER"

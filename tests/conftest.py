@@ -1,15 +1,16 @@
-"""Fixtures: small data, scripts, and a copy of the project."""
+"""Fixtures: small data, commands, a folder that stands in for the project's, and a copy of the project."""
 
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
-from helpers import ROOT, make_data, make_entries, run_script
+from helpers import ROOT, make_data, make_entries, run_command
 
-from common.files import log
+from common import paths
 from data.surrogate import generate
 from space import sample_architectures
 from tasks import TASKS
@@ -23,16 +24,10 @@ hypothesis.settings.load_profile("project")
 @pytest.fixture(autouse=True, scope="session")
 def the_projects_folders_stay():
     """Fail at the end where a test, or somebody meanwhile, made something in the project's own results/ or logs/."""
-    before = {path for name in ("results", "logs") for path in (ROOT / name).rglob("*")}
+    paths = lambda: {*ROOT.glob("results/**/*"), *ROOT.glob("logs/**/*")}  # noqa: E731
+    before = paths()
     yield
-    assert {path for name in ("results", "logs") for path in (ROOT / name).rglob("*")} == before
-
-
-@pytest.fixture(autouse=True)
-def own_handlers():
-    """Take off what cli.run puts on the log of the tests' own process."""
-    yield
-    log.handlers.clear()
+    assert paths() == before
 
 
 @pytest.fixture
@@ -51,13 +46,28 @@ def data_folder(tmp_path, train_entries):
 
 
 @pytest.fixture
-def script(tmp_path):
-    """run_script in a temporary folder: script(name, *flags)."""
+def home(tmp_path, monkeypatch, effects, generated):
+    """A folder that commands take for the project's: as in a clone, with the published run and without data."""
+    make, folder = generate.generate, tmp_path / "the project"
+    for name in ("results/published", "logs/published"):
+        shutil.copytree(ROOT / name, folder / name)
+    surrogate = folder / "data" / "surrogate"
+    surrogate.mkdir(parents=True)
+    monkeypatch.setattr(paths, "__file__", str(folder / "common" / "paths.py"))
+    monkeypatch.setattr(generate, "generate", lambda tasks: generated if tasks == effects["tasks"] else make(tasks))
+    monkeypatch.setattr(generate, "FOLDER", surrogate)
+    monkeypatch.setattr(generate, "EFFECTS", Path(shutil.copy(generate.EFFECTS, surrogate)))
+    return folder
 
-    def run(name, *flags, here=tmp_path, **options):
-        return run_script(name, *flags, cwd=here, **options)
 
-    return run
+@pytest.fixture
+def command(home, tmp_path, monkeypatch):
+    """Run a command in the temporary folder, for the project in `home`: command(name, *flags)."""
+    monkeypatch.chdir(tmp_path)
+    return run_command
+
+
+script = command
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +87,9 @@ def project(tmp_path):
     """A copy of the project as a clone has it, without tests: the folder."""
     folder = tmp_path / "project"
     ignore = shutil.ignore_patterns("__pycache__", "CVPR_*", "truth.json", "own")
-    for name in ("common", "data", "logs/published", "recipes", "results/published", "search", "tools"):
+    for name in ("common", "data", "engine", "logs/published", "recipes", "results/published", "search", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for pattern in ("*.py", "*.sh", "*.txt", "*.ipynb", ".gitignore"):
+    for pattern in ("*.py", "*.sh", "*.t*", "*.ipynb", ".gitignore"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, folder)
     return folder

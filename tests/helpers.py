@@ -1,22 +1,23 @@
-"""What several tests share: paths, small data files, and scripts that run as a user runs them."""
+"""What several tests share: paths, small data files, checkpoints, and commands that run in this process."""
 
-import contextlib
-import fcntl
+import io
 import json
-import os
+import re
 import runpy
-import signal
-import subprocess
 import sys
 import types
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
+import cli
 import recipes
 from engine.checkpoint import to_bytes
+from engine.trained import header
 from recipes.base import Recipe as Base
 from tasks import TASKS, TEST_FILE, TRAIN_FILE
 
@@ -28,19 +29,18 @@ old_torch = pytest.mark.skipif(
     reason="recorded with torch 2.13; torch 2.6 draws other dropout masks from a seed",
 )
 REFERENCE = recipes.get("reference")
+README = (ROOT / "README.md").read_text()
+(README_RECIPE,) = re.findall(r"^```python\n(import torch\n.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def make_entries(architectures, start=1, seed=0):
     """Entries of a file: ranks of all eight tasks that follow the number of heads, with noise."""
-    random = np.random.RandomState(seed)
-    entries = {f"arch{start + i}": {} for i in range(len(architectures))}
+    random, ranks = np.random.RandomState(seed), {}
     for task in TASKS:
         quality = [a.count("3") - a.count("1") + random.randn() for a in architectures]
-        for entry, rank in zip(entries.values(), np.argsort(np.argsort(quality)).tolist(), strict=True):
-            entry[task.rank_key] = rank
-    for entry, architecture in zip(entries.values(), architectures, strict=True):
-        entry["arch"] = architecture
-    return entries
+        ranks[task.rank_key] = np.argsort(np.argsort(quality)).tolist()
+    rows = zip(*ranks.values(), architectures, strict=True)
+    return {f"arch{start + i}": dict(zip((*ranks, "arch"), row, strict=True)) for i, row in enumerate(rows)}
 
 
 def make_data(folder, train, test=None):
@@ -55,100 +55,33 @@ def make_data(folder, train, test=None):
 def save_checkpoint(path, recipe, task, fitted, data="f" * 64):
     """Write a checkpoint as main.py does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(to_bytes(recipe.header(task, data, "cpu") | fitted))
+    path.write_bytes(to_bytes(header(recipe, task, data) | fitted))
 
 
-class Script:
-    """A script of the project at `root`, forked from the tests, which have torch, into a process group of its own.
+class Answer(NamedTuple):
+    """What a command did."""
 
-    Use it as a context: it is killed at the end. `before` is called in the process before the script starts.
-    """
+    returncode: int
+    stdout: str
+    stderr: str
 
-    def __init__(self, name, *flags, cwd, root=ROOT, before=lambda: None):
-        pipes = [os.pipe() for _ in range(2)]
-        self.pid, self.returncode = os.fork(), None
-        if not self.pid:
-            self._run(root, name, list(map(str, flags)), cwd, before, [write for _, write in pipes])
-        for read, write in pipes:
-            os.close(write)
-            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, 2**20)  # all of the output: nobody reads it before the end
-        self.stdout, self.stderr = (open(read, newline="") for read, _ in pipes)  # noqa: SIM115
 
-    @staticmethod
-    def _run(root, name, flags, cwd, before, outputs):
-        status = 1
+def run_command(name, *flags, text=b""):
+    """Run a command of the project, such as tools/rank.py, in this process and folder: Answer. text: standard input."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [name])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         try:
-            os.setsid()
-            os.chdir(cwd)
-            for descriptor, output in enumerate(outputs, 1):
-                os.dup2(output, descriptor)
-                os.close(output)
-            sys.stdin = open(os.devnull)  # noqa: SIM115
-            sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
-            if root != ROOT:
-                Script._use_modules_of(root)
-            sys.argv = [str(root / name), *flags]
-            before()
-            runpy.run_path(sys.argv[0], run_name="__main__")
-            status = 0
-        except SystemExit as ended:
-            status = ended.code or 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
-
-    @staticmethod
-    def _use_modules_of(root):
-        own = (str(ROOT), str(root))
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            if file.startswith(own) and "site-packages" not in file:
-                del sys.modules[name]
-        sys.path[:] = [folder for folder in sys.path if folder not in (*own, f"{ROOT}/tests")]  # a script adds its own
-
-    def wait(self):
-        """Exit status."""
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.returncode
-
-    def read_until(self, text):
-        """Read the output up to a line with `text`."""
-        for line in self.stdout:
-            if text in line:
-                return
-        raise AssertionError(f"ended without '{text}': {self.stderr.read()}")
-
-    def interrupt(self):
-        """Do as Ctrl-C does."""
-        os.killpg(self.pid, signal.SIGINT)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.returncode is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            self.wait()
-        self.stdout.close()
-        self.stderr.close()
+            status = cli.call(runpy.run_path(str(ROOT / name))["main"], list(map(str, flags)))
+        except SystemExit as ended:  # by argparse
+            status = ended.code
+    return Answer(status or 0, out.getvalue(), err.getvalue())
 
 
-def run_script(name, *flags, cwd, root=ROOT, before=lambda: None, **options):
-    """Run a script of the project at `root` to its end: subprocess.CompletedProcess.
-
-    With options of subprocess.run it runs in a Python of its own, else, which is quicker, in a fork of the tests.
-    """
-    if options:
-        command = [sys.executable, str(root / name), *map(str, flags)]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, **options)
-    with Script(name, *flags, cwd=cwd, root=root, before=before) as process:
-        status = process.wait()
-        return subprocess.CompletedProcess(name, status, process.stdout.read(), process.stderr.read())
+def files(folder):
+    """{path below the folder: content}."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def one_hot(architecture):

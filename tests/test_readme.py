@@ -1,16 +1,15 @@
-"""The README: its commands and Python run as printed in a copy of the project, and print what it shows."""
+"""The README: its commands, script and recipe run as printed in a copy of the project, and print what it shows."""
 
+import os
 import re
-import shlex
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-
-README = (ROOT / "README.md").read_text()
+from helpers import README, README_RECIPE, ROOT, run_command
 
 
 def blocks(language):
@@ -19,16 +18,13 @@ def blocks(language):
     return [content for name, content in found if name == language]
 
 
-def words(command):
-    """Script and flags of a command: [name, *flags]; of train.sh and test.sh the Python script that they start."""
-    _, name, *flags = shlex.split(command, comments=True)
-    return [{"train.sh": "main.py", "test.sh": "test.py"}.get(name, name), *flags]
-
-
-def commands():
-    """The README's commands of bash and Python, as `words` returns them."""
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    return [words(line) for line in lines if line.startswith(("bash", "python"))]
+def add_the_recipe(project, name="neighbours", code=README_RECIPE):
+    """Add a recipe as the README says."""
+    (project / "recipes" / f"{name}.py").write_text(code)
+    (line,) = re.findall(r'`("neighbours": .*?,)`', README)
+    table = project / "recipes" / "__init__.py"
+    line = line.replace("neighbours", name)
+    table.write_text(table.read_text().replace("RECIPES = {\n", f"RECIPES = {{\n    {line}\n"))
 
 
 def without_seconds(text):
@@ -50,19 +46,28 @@ def on_the_published_runs_cpu(results):
     return all(files[name]["train_loss"][-1] == pytest.approx(loss, abs=1e-6) for name, loss in recorded.items())
 
 
-@pytest.mark.parametrize(
-    "epochs", [("--num_epochs", 40), pytest.param((), marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
-)
-def test_the_commands_run_in_this_order_and_print_what_it_shows(script, project, epochs):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("epochs", ["--num_epochs 40", pytest.param("", marks=pytest.mark.slow)])
+def test_the_commands_run_in_a_clone_and_print_what_it_shows_and_the_clone_stays_clean(project, epochs):
     """In full, on the published run's kind of CPU, every figure is the README's."""
-    found, printed = commands(), ""
-    assert len(found) >= 7
-    for name, *flags in found:
-        if name == "main.py" and "--recipe" not in flags:
-            flags += epochs
-        answer = script(name, *flags, root=project, here=project)
-        assert answer.returncode == 0, (name, flags, answer.stderr)
-        printed += answer.stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"VIRTUAL_ENV": sys.prefix, "PYTHONSAFEPATH": "1", "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+
+    def run(line):
+        options = {"cwd": project, "env": environment, "capture_output": True, "text": True}
+        answer = subprocess.run(["bash", "-c", line], **options)
+        assert answer.returncode == 0, (line, answer.stderr)
+        return answer.stdout
+
+    add_the_recipe(project)
+    run("git init && git add --all && python -m ruff check -q recipes && python -m ruff format -q --check recipes")
+    before, printed = run("git status --porcelain"), ""
+    lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines() if line[:2] in ("ba", "py")]
+    assert len(lines) >= 7
+    for line in lines:
+        printed += run(line + epochs if "train.sh" in line and "--recipe" not in line else line)
+    run("python main.py --recipe neighbours --tasks sop")
+    assert run("git status --porcelain") == before and not (project / ".venv").exists()
     same = not epochs and on_the_published_runs_cpu(project / "results" / "surrogate")
     comparable, shown = without_seconds if same else shape, blocks("")
     assert len(shown) >= 2
@@ -72,52 +77,43 @@ def test_the_commands_run_in_this_order_and_print_what_it_shows(script, project,
         pytest.skip("not the published run's kind of CPU: the figures of training were not compared")
 
 
-def test_commands_in_the_text_have_their_flags(script):
+def test_commands_in_the_text_have_their_flags():
     text = README + "".join(path.read_text() for path in ROOT.glob("[dlr]*/README.md"))
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    found = [words(code) for code in re.findall(r"`((?:python|bash)\s[^`]*)`", text)]
+    found = [code.split() for code in re.findall(r"`(?:python|bash)\s([^`-][^`]*)`", text)]
     assert len(found) >= 8
     for name, *flags in found:
-        if name not in ("-m", "check.sh"):  # of pytest, too
-            help = script(name, "--help").stdout
-            for flag in flags:
-                assert not flag.startswith("--") or f" {flag} " in help, (name, flag)
+        if name != "check.sh":  # its flags are those of pytest
+            help = run_command({"train.sh": "main.py", "test.sh": "test.py"}.get(name, name), "--help").stdout
+            assert all(f" {flag} " in help for flag in flags if flag.startswith("--")), (name, flags)
 
 
-def python_block(word):
-    (code,) = (block for block in blocks("python") if word in block)
-    return code
-
-
-def run_python(code, folder):
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=100).stdout
-
-
-def test_the_script_for_own_measurements_finds_what_they_reward(project):
+def test_the_script_for_own_measurements_finds_what_they_reward(home, monkeypatch, capsys):
     """The accuracies that it makes up count the characters 1: the more, the better."""
-    output = run_python(python_block("mine_accuracy"), project)
-    *others, best = re.findall(r"\b([jkl]\d{36})\b(.*)", output)
-    assert best[0][1:].count("1") >= 24
-    found = [[float(number) for number in re.findall(r"([\d.]+)%", line)] for _, line in others]
-    counts = [arch.count("1") for arch, _ in others]
-    assert np.argmax([share for share, *_ in found]) == np.argmax(counts)
-    assert all(0 <= low < high <= 100 for _, low, high in found)
+    monkeypatch.chdir(home)
+    (code,) = (block for block in blocks("python") if "mine_accuracy" in block)
+    exec(code, {})
+    output = capsys.readouterr().out
+    found = re.findall(r"([jkl]\d{36}) beats ([\d.]+)%.* ([\d.]+)% to ([\d.]+)%", output)
+    counts, *shares = zip(*((arch.count("1"), *map(float, figures)) for arch, *figures in found), strict=True)
+    assert len(found) == 5 and np.argmax(shares[0]) == np.argmax(counts)
+    assert all(0 <= low < high <= 100 for low, high in zip(*shares[1:], strict=True))
+    assert re.search("best: (.*)", output)[1].count("1") >= 25
 
 
-def test_the_recipe_passes_the_lint_as_pasted(tmp_path):
-    (tmp_path / "neighbours.py").write_text(python_block("class Recipe"))
-    for command in (["check", "--config", str(ROOT / "pyproject.toml")], ["format", "--check", "--line-length", "120"]):
-        lint = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", f'src=["{ROOT}"]', "neighbours.py"]
-        found = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert found.returncode == 0, found.stdout + found.stderr
+def test_every_file_that_the_layout_names_exists():
+    names = re.findall(r"[\w/]+(?:\.(?:py|sh|ipynb|json)\b|/)", README.split("## Layout")[1])
+    assert len(names) > 20
+    assert not [name for name in names if not any(list(ROOT.glob(room + name)) for room in ("", "*/", "data/*/"))]
 
 
-def test_every_file_of_the_layout_exists_and_every_file_is_in_it():
-    layout = README.split("## Layout")[1]
-    named = set(re.findall(r"\w+\.(?:py|sh|ipynb)\b", layout))
-    paths = [path for room in (".", "recipes", "search", "common") for path in (ROOT / room).iterdir()]
-    assert {path.name for path in paths if path.suffix == ".py"} - {"__init__.py"} <= named
-    assert named <= {path.name for path in (*paths, *(ROOT / "data" / "surrogate").iterdir())}
-    for path in (ROOT / "tools").glob("*.py"):
-        assert path.stem in layout
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_recipe_of_ones_own_breaks_no_test(tmp_path):
+    """The README's, and one that draws random numbers."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "CVPR_*", "own"))
+    add_the_recipe(copy)
+    add_the_recipe(copy, "drawing", README_RECIPE.replace("torch.as", "torch.rand(len(ranks)) + torch.as"))
+    answer = subprocess.run([sys.executable, "-m", "pytest", "-x"], cwd=copy, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout[-3000:]

@@ -86,7 +86,7 @@ def main(argv=None):
         generate.make(folder)
         log.info(f"{folder}: holds the surrogate benchmark")
         return
-    content = fit_file(cli.open_data(args.fit).train_file)
+    content = fit_file(cli.open_data(args.fit, "--fit").train_file)
     text = json.dumps(content, indent=1)
     text = re.sub(r"\[[^][]*\]", lambda row: json.dumps(json.loads(row[0])), text)  # a row of effects on one line
     write_file(generate.EFFECTS, f"{text}\n".encode())
