@@ -388,12 +388,14 @@ def _from_json(content):
             raise InputError(f"two decisions are called {name!r}: rename one")
         kind = (entry.get("meta") or {}).get("kind", "") if isinstance(entry.get("meta"), dict | None) else ""
         decisions[name] = Decision(type_, name, tuple(choices), str(kind))
+    if not decisions:
+        raise InputError("has no hyperparameters")
     for condition in content.get("conditions") or ():
         child, type_ = (condition.get(key) if isinstance(condition, dict) else None for key in ("child", "type"))
-        if type_ not in ("EQ", "IN") or child not in decisions:
-            raise InputError(
-                f"condition on {_json(child)}: the type {_json(type_)} is not supported: expected EQ or IN"
-            )
+        if child not in decisions:
+            raise InputError(f"a condition is on {_json(child)}, which is no decision")
+        if type_ not in ("EQ", "IN"):
+            raise InputError(f"condition on {child}: the type {_json(type_)} is not supported: expected EQ or IN")
         if decisions[child].parent is not None:
             raise InputError(f"{child}: has two conditions: expected one")
         values = condition.get("values") if type_ == "IN" else [condition.get("value")]
@@ -403,8 +405,6 @@ def _from_json(content):
     costs = content.get("costs") or {}
     if not isinstance(costs, dict) or not all(isinstance(entries, dict) for entries in costs.values()):
         raise InputError('costs: expected {"name": {"base": number, "decision": [numbers], ...}, ...}')
-    if not decisions:
-        raise InputError("has no hyperparameters")
     return Space(str(content.get("name") or "space"), list(decisions.values()), costs)
 
 

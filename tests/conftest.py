@@ -12,7 +12,7 @@ from helpers import ROOT, make_data, make_entries, run_command
 
 from common import paths
 from data.surrogate import generate
-from space import sample_architectures
+from space import VIT
 from tasks import TASKS
 
 torch.set_num_threads(1)
@@ -32,14 +32,14 @@ def the_projects_folders_stay():
 
 @pytest.fixture
 def train_entries():
-    return make_entries(sample_architectures(200, seed=1))
+    return make_entries(VIT.sample(200, seed=1))
 
 
 @pytest.fixture
 def data_folder(tmp_path, train_entries):
     """A folder with a training file of 200 architectures and a test file of 300, whose ranks are placeholders."""
     exclude = [entry["arch"] for entry in train_entries.values()]
-    test = make_entries(sample_architectures(300, seed=2, exclude=exclude), start=201)
+    test = make_entries(VIT.sample(300, seed=2, exclude=exclude), start=201)
     for entry in test.values():
         entry.update({task.rank_key: -1 for task in TASKS})
     return make_data(tmp_path / "data", train_entries, test)

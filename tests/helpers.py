@@ -1,5 +1,6 @@
 """What several tests share: paths, small data files, checkpoints, and commands that run in this process."""
 
+import gzip
 import io
 import json
 import re
@@ -13,16 +14,22 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau, rankdata
 
 import cli
 import recipes
+from dataset import Labels
 from engine.checkpoint import to_bytes
-from engine.trained import header
+from engine.model import score
+from engine.trained import header, learn
 from recipes.base import Recipe as Base
-from tasks import TASKS, TEST_FILE, TRAIN_FILE
+from space import read_space
+from tasks import TASKS, TEST_FILE, TRAIN_FILE, Task
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data" / TRAIN_FILE
+BENCHMARKS = ROOT.parent / "shared" / "benchmarks"
+needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.exists(), reason="the public tables are not there")
 needs_real_data = pytest.mark.skipif(not REAL_DATA.exists(), reason="the competition's training file is not there")
 old_torch = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7),
@@ -84,15 +91,31 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def one_hot(architecture):
-    """Encode one string by walking along it: (37, 10) float32."""
-    encoding = np.zeros((37, 10), np.float32)
-    encoding[0, "jkl".index(architecture[0])] = 1
-    for row in range(1, 37, 3):
-        heads, ratio, embedding = map(int, architecture[row : row + 3])
-        if embedding:
-            encoding[row, 2 + heads] = encoding[row + 1, 5 + ratio] = encoding[row + 2, 9] = 1
-    return encoding
+class TableOf:
+    """A public table of real trainings of one task, without repeated networks, to replay fits to some of it."""
+
+    def __init__(self, folder, task):
+        self.space, table = (
+            read_space(folder / "space.json"),
+            json.loads(gzip.decompress((folder / "table.json.gz").read_bytes())),
+        )
+        entries = {entry.get("same_network_as", entry["arch"]): entry for entry in table.values()}.values()
+        self.architectures = [entry["arch"] for entry in entries]
+        self.values = np.array([-entry[f"{task}_accuracy"] for entry in entries])
+
+    def labels(self, some):
+        """dataset.Labels of some architectures."""
+        return Labels.of([self.architectures[i] for i in some], self.values[some].tolist(), measured=True)
+
+    def replay(self, recipe, count, seed):
+        """Tau of a recipe that is fitted to `count` random labels on all others, and how many 80 % intervals hold."""
+        order, recipe = np.random.RandomState(seed).permutation(len(self.values)), recipes.get(recipe, self.space)
+        fitted, _ = learn(recipe, Task("x"), self.labels(order[:count]))
+        others, true = [self.architectures[i] for i in order[count:]], self.values[order[count:]]
+        scores = score([recipe.model(fitted)], others)[0]
+        low, high = recipe.rank_interval(fitted, scores, scores)
+        ranks = rankdata(true) - 1
+        return kendalltau(scores, true).statistic, ((low.numpy() <= ranks) & (ranks <= high.numpy())).mean()
 
 
 class OwnRecipe(Base):

@@ -27,7 +27,7 @@ def train(task, dataset, num_epochs, workers=0):
     torch.manual_seed(task.seed)
     orders = torch.Generator().manual_seed(task.seed)
     torch.randn(2, 3), torch.randn(2, 3)
-    predictor = Predictor(task.dropout_ratio)
+    predictor = Predictor(*dataset.encodings.shape[1:], task.dropout_ratio)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=task.lr, weight_decay=task.weight_decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=task.num_epochs)
     trained = int(task.train_ratio * len(dataset))

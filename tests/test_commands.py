@@ -33,11 +33,11 @@ from engine.checkpoint import to_bytes
 from engine.predictors import load, rank_intervals, score_all, shares_intervals
 from recipes import reference
 from recipes.base import Model
-from space import NUM_ARCHITECTURES, measure, sample_architectures
+from space import VIT
 from tasks import TEST_FILE, TRAIN_FILE, find_task
 from tools import traverse
 
-ARCHITECTURES = sample_architectures(530, seed=8)
+ARCHITECTURES = VIT.sample(530, seed=8)
 TRAINED, RANKED = ARCHITECTURES[:230], ARCHITECTURES[230:]
 LARGEST, SMALLEST = "l" + "111" * 12, "j" + "331" * 10 + "000000"
 WHERE, SHORT = ("--data_path", "data", "--results_path", "r"), ("--num_epochs", 40, "--batch_size", 8)
@@ -122,7 +122,7 @@ def test_ranks_are_numbers_of_smaller_scores_in_one_direction_and_scored_by_kend
 def test_the_share_of_the_space_that_an_architecture_beats_is_counted(chain):
     few = [LARGEST, SMALLEST, RANKED[0]]
     found = json.loads(run("tools/rank.py", "-", *chain.where, "--json", text="\n".join(few).encode()))
-    scores = score_all(chain.predictors, [*few, *sample_architectures(100_000, seed=0)]).numpy()
+    scores = score_all(chain.predictors, [*few, *VIT.sample(100_000, seed=0)]).numpy()
     intervals = shares_intervals(chain.predictors, scores[:, :3])[0].tolist() if chain.intervals else None
     text = run("tools/rank.py", *few, *chain.where)
     for i, (entry, params) in enumerate(zip(found, measure(few).parameters, strict=True)):
@@ -141,7 +141,7 @@ def test_a_search_finds_architectures_within_a_budget_and_accounts_for_all(chain
     assert found == {"tasks": ["a"], "recipe": chain.recipe.name, "proven": proven}
     assert proven == ("nothing is proven" not in text) == ("no other architecture has a better" in text)
     counts = re.findall(r"([\d,]+) (?:ruled|scored|left)", text)
-    assert sum(int(count.replace(",", "")) for count in counts) == NUM_ARCHITECTURES
+    assert sum(int(count.replace(",", "")) for count in counts) == VIT.size
     expected = score_all([predictor], [entry["arch"] for entry in best])[0].tolist()
     assert [entry["score"] for entry in best] == pytest.approx(sorted(expected), rel=1e-6, abs=1e-4)
     assert len(best) == 10 and max(entry["params"] for entry in best) <= 57_500_000
@@ -325,7 +325,7 @@ def test_flags_named_for_too_few_architectures_are_enough(follow):
     needed, size, recipe = advice(choices, follow(line, status=2))
     follow(f"{line} {size}")
     follow(f"python 'the project/main.py' --data_path mine --tasks sop {recipe}")
-    make_data(Path("mine"), make_entries(sample_architectures(int(needed), seed=4)))
+    make_data(Path("mine"), make_entries(VIT.sample(int(needed), seed=4)))
     follow(line)
 
 

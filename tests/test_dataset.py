@@ -106,7 +106,7 @@ def test_it_is_said_how_labels_are_read(write, train_entries, caplog):
     caplog.set_level("INFO")
     load_train(write(train_entries))  # the eight tasks, with permutations
     assert not caplog.messages
-    entries = entries_of([0, 1, 2, None, 1], "sop_accuracy")
+    entries = entries_of([0, 1, 4, None, 1], "sop_accuracy")
     entries["arch3"]["arch"] = entries["arch1"]["arch"]
     path = write(entries)
     load_train(path)

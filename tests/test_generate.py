@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers import files, one_hot
+from helpers import files
 from scipy.stats import kendalltau
+from toy import one_hot
 
 from common.files import InputError
 from data.surrogate import generate
+from space import VIT
 from tasks import TASKS, TEST_FILE, TRAIN_FILE
 
 
@@ -26,7 +28,7 @@ def test_the_files_follow_the_competitions_format(generated):
 def test_ranks_follow_the_effects_and_noise_of_the_fitted_size(effects, generated):
     for name, tolerance in (("truth.json", 0.015), (TRAIN_FILE, 0.1)):
         entries = list(json.loads(generated[name]).values())[:8000]
-        encodings = np.array([one_hot(entry["arch"]) for entry in entries])
+        encodings = np.array([one_hot(VIT, entry["arch"]) for entry in entries])
         for task, made in effects["tasks"].items():
             weights = np.zeros((37, 10))
             weights[0, :3], weights[1::3, 3:6], weights[2::3, 6:9] = list(made.values())[:3]

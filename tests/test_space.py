@@ -49,9 +49,8 @@ def enumerate_plainly(space):
         for decision in space.decisions:
             if decision.parent and values.get(decision.parent, "absent") not in decision.when:
                 del values[decision.name]
-        if values not in found:
-            found.append(values)
-    return found
+        found.append(json.dumps(values))  # in which 1 and true differ
+    return [json.loads(text) for text in dict.fromkeys(found)]
 
 
 def test_strings_objects_and_encodings_name_the_same_architectures():
@@ -60,13 +59,11 @@ def test_strings_objects_and_encodings_name_the_same_architectures():
     assert sorted(TOY.strings(TOY.parse(objects))) == strings == sorted(strings)
     constants = {decision.name for decision in TOY.decisions if len(decision.choices) == 1}
     for values, string in zip(objects, TOY.strings(TOY.parse(objects)), strict=True):
-        assert (
-            "".join(
-                decision.characters[decision.choices.index(values[decision.name])] if decision.name in values else "-"
-                for decision in TOY.decisions
-            )
-            == string
-        )
+        plain = ""
+        for decision in TOY.decisions:
+            codes = dict(zip(map(json.dumps, decision.choices), decision.characters, strict=False))
+            plain += codes[json.dumps(values[decision.name])] if decision.name in values else "-"
+        assert plain == string
         without = {name: choice for name, choice in values.items() if name not in constants}
         assert TOY.strings(TOY.parse([without])) == [string]
     encodings = np.array([one_hot(TOY, string).ravel() for string in strings])
@@ -182,12 +179,13 @@ EQ = {"type": "EQ", "child": "two", "parent": "one", "value": "a"}
         ({"hyperparameters": [5]}, "hyperparameter 1: expected an object with a name"),
         ({"hyperparameters": [ONE, ONE]}, "two decisions are called 'one': rename one"),
         ({"hyperparameters": [{**ONE, "type": "uniform_float"}]}, 'one: the type "uniform_float" is not supported'),
-        ({"hyperparameters": [{**ONE, "choices": []}]}, "one: has no choices"),
+        ({"hyperparameters": [{**ONE, "choices": []}, TWO]}, "one: has no choices"),
         ({"hyperparameters": [{**ONE, "choices": "ab"}]}, "one: 'choices' is missing or no list"),
-        ({"hyperparameters": [{**ONE, "choices": [1, True, 1]}]}, "one: the choice 1 occurs twice"),
-        ({"hyperparameters": [{**ONE, "choices": list(range(37))}]}, "one: has 37 choices: at most 36"),
+        ({"hyperparameters": [{**ONE, "choices": [1, True, 1]}, TWO]}, "one: the choice 1 occurs twice"),
+        ({"hyperparameters": [{**ONE, "choices": list(range(37))}, TWO]}, "one: has 37 choices: at most 36"),
         ({"forbiddens": [{}]}, "forbidden clauses are not supported"),
-        ({"conditions": [{**EQ, "type": "AND"}]}, 'condition on "two": the type "AND" is not supported'),
+        ({"conditions": [{**EQ, "type": "AND"}]}, 'condition on two: the type "AND" is not supported'),
+        ({"hyperparameters": [ONE]}, 'a condition is on "two", which is no decision'),
         ({"conditions": [EQ, EQ]}, "two: has two conditions: expected one"),
         ({"conditions": [{**EQ, "value": "c"}]}, 'two: condition on one is "c": expected "a" or "b"'),
         ({"conditions": [{**EQ, "parent": "three"}]}, "two: depends on 'three', which is no decision"),

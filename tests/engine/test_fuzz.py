@@ -14,10 +14,10 @@ from common.files import InputError
 from dataset import load_train
 from engine.model import score
 from engine.trained import header, learn, load_checkpoint
-from space import sample_architectures
+from space import VIT
 from tasks import TRAIN_FILE, find_task
 
-ARCHITECTURES = sample_architectures(50, seed=1)
+ARCHITECTURES = VIT.sample(50, seed=1)
 
 
 def count_refused(path, tries, check):

@@ -38,7 +38,14 @@ def own(tmp_path):
     recipe, random = recipes.get("gp"), np.random.RandomState(0)
     for name, scale, labels in (("sop", 1, 50), ("veri", 2, 60), ("new", 0, 100)):
         matrix = torch.from_numpy(scale * random.randint(-9, 9, (87, 87)) / 256)  # the scores are exact
-        fitted = {"matrix": matrix, "constant": 0.25, "std": scale * 0.5, "warp": 0.1, "labels": labels, "loo_ktau": 0}
+        fitted = {
+            "matrix": matrix,
+            "constant": 0.25,
+            "std": (1 + scale) * 0.25,
+            "warp": 0.1,
+            "labels": labels,
+            "loo_ktau": 0,
+        }
         save_checkpoint(tmp_path / f"{name}_gp.pth", recipe, find_task(name), fitted)
 
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dataset import encode
 from engine.predictors import load, score_all
 from network import Predictor
-from space import sample_architectures
+from space import VIT
 
 PREDICTORS = load()
 DATA = re.search("[0-9a-f]{64}", (ROOT / "results" / "README.md").read_text())[0]
@@ -36,7 +36,7 @@ def test_a_checkpoint_has_the_references_curve_and_the_snapshot_at_its_index(pre
 @each_predictor
 @torch.no_grad()
 def test_the_scores_are_those_of_the_network_in_the_file(predictor):
-    network, architectures = Predictor().eval(), sample_architectures(50, seed=9)
+    network, architectures = Predictor().eval(), VIT.sample(50, seed=9)
     network.load_state_dict(predictor.checkpoint["snapshots"][predictor.task.snapshot]["state_dict"])
     torch.testing.assert_close(score_all([predictor], architectures)[0], network(encode(architectures)))
 

@@ -20,10 +20,10 @@ from engine import training
 from engine.checkpoint import to_bytes
 from engine.trained import header, learn
 from recipes.base import TooFewError
-from space import sample_architectures
+from space import VIT
 from tasks import TRAIN_FILE, find_task
 
-ARCHITECTURES = sample_architectures(40, seed=1)
+ARCHITECTURES = VIT.sample(40, seed=1)
 SHORT = {"num_epochs": 3, "batch_size": 4, "val_interval": 2}
 
 

@@ -8,17 +8,19 @@ import math
 import numpy as np
 import plain
 import pytest
-import reference
 import torch
 from helpers import REAL_DATA, REFERENCE, needs_real_data, old_torch
 from scipy.stats import kendalltau
 
+import network
 from common.files import InputError
-from dataset import ArchPerfDataset, encode, load_train
+from dataset import ArchPerfDataset, Labels, encode, load_train
+from engine.model import score
 from engine.predictors import load
 from engine.trained import learn, load_checkpoint
 from network import Predictor
-from recipes.base import TooFewError
+from recipes import reference
+from recipes.base import Model, TooFewError
 from recipes.reference import train
 from space import VIT
 from tasks import TASKS, Task, find_task
@@ -96,7 +98,9 @@ def test_curves_and_weights_are_those_of_the_plain_loop(data_folder, changes):
     np.testing.assert_allclose(fitted["train_loss"], losses, rtol=1e-6)
     np.testing.assert_allclose(fitted["train_ktau"], train_taus, rtol=0, atol=1e-9)
     np.testing.assert_allclose(fitted["validate_ktau"], validation_taus, rtol=0, atol=1e-9)
-    taus = map(dict(fitted["validate_ktau"]).get, range(1, 5))
+    validated, taus = 200 - start, map(dict(fitted["validate_ktau"]).get, range(1, 5))
+    taus = list(taus) if validated >= 25 else [None] * 4
+    assert fitted.get("validated", 200) == (200 if validated >= 25 else validated)
     assert reports == list(zip(range(1, 5), fitted["train_loss"], fitted["train_ktau"], taus, strict=True))
     (last,) = (each for each in fitted["snapshots"].values() if each["epoch"] == 4)
     torch.testing.assert_close(last["state_dict"], predictor.state_dict(), rtol=0, atol=0)
@@ -115,7 +119,7 @@ def test_snapshots_ascend_and_of_equal_taus_the_later_stays(monkeypatch, keep, e
         [(index, each["epoch"], each["ktau"]) for index, each in fitted["snapshots"].items()],
         [(i - len(epochs), epoch, taus[epoch - 1]) for i, epoch in enumerate(epochs)],
     )
-    assert fitted["index"] == -len(epochs)  # the nearest to -43
+    assert fitted["index"] == -1  # the authors' -43 is of 400 validations
     early = trained(num_epochs=3)["snapshots"][-1]
     torch.testing.assert_close(fitted["snapshots"][-1], early, rtol=0, atol=0)
 
@@ -142,14 +146,23 @@ def test_too_few_architectures_say_how_many_are_needed(task):
     assert REFERENCE.train_steps(task, needed) == (400, sizes[needed][0] // task.batch_size)
 
 
+@pytest.mark.parametrize(("interval", "epochs", "place"), [(1, 400, -43), (1, 40, -1), (20, 400, -1)])
+def test_the_authors_place_holds_for_as_many_validations_as_they_had(interval, epochs, place):
+    task = dataclasses.replace(find_task("veriwild"), batch_size=40, num_epochs=epochs, val_interval=interval)
+    assert train(task, ENCODINGS, RANKS)["index"] == place
+    assert train(dataclasses.replace(task, snapshot=-2), ENCODINGS, RANKS)["index"] == -2
+
+
+STATES = [Predictor(*VIT.shape).state_dict() for _ in range(3)]
 CHECKPOINT = {
+    "task": {"name": "sop", "snapshot": -2},
     "index": -2,
-    "validate_ktau": [(1, 0.1), (5, 0.3), (10, 0.2)],
+    "validate_ktau": [(1, 0.17), (5, 0.22), (10, 0.2)],
     "whole_ktau": 0.25,
     "snapshots": {
-        -3: {"epoch": 1, "ktau": 0.1, "state_dict": "first"},
-        -2: {"epoch": 10, "ktau": 0.2, "state_dict": "second"},
-        -1: {"epoch": 5, "ktau": 0.3, "state_dict": "best"},
+        -3: {"epoch": 1, "ktau": 0.17, "state_dict": STATES[0]},
+        -2: {"epoch": 10, "ktau": 0.2, "state_dict": STATES[1]},
+        -1: {"epoch": 5, "ktau": 0.22, "state_dict": STATES[2]},
     },
 }
 
@@ -163,19 +176,55 @@ def test_snapshots_are_chosen_by_their_place():
     only = {"index": -2, "snapshots": {-2: None}}
     with pytest.raises(InputError, match="no snapshot -1: it holds only -2, the one that scores: train to keep more"):
         REFERENCE.snapshot_index(only, -1)
-    assert REFERENCE.model(CHECKPOINT).networks == ("second",)
-    assert REFERENCE.model(CHECKPOINT, -1).networks == ("best",)
+    assert REFERENCE.model(CHECKPOINT).networks == (STATES[1],)
+    assert REFERENCE.model(CHECKPOINT, -1).networks == (STATES[2],)
 
 
 def test_what_a_user_reads_about_a_trained_task():
-    figures = {"best tau": 0.3, "epoch": 5, "snapshot": -2, "tau": 0.2, "whole split": 0.25}
+    figures = {"best tau": 0.22, "epoch": 5, "snapshot": -2, "tau": 0.2, "whole split": 0.25}
     assert REFERENCE.summary(CHECKPOINT) == figures
     assert REFERENCE.describe(CHECKPOINT) == "snapshot  -2  validation tau 0.2000"
-    assert REFERENCE.describe(CHECKPOINT, -1) == "snapshot  -1  validation tau 0.3000"
+    assert REFERENCE.describe(CHECKPOINT, -1) == "snapshot  -1  validation tau 0.2200"
     assert REFERENCE.remark(CHECKPOINT) is None
     remark = REFERENCE.remark(CHECKPOINT | {"validate_ktau": [(1, 0.1), (2, math.nan), (3, math.nan)]})
-    assert remark.startswith("tau is undefined (nan) at 2 of 3 validations, first after epoch 2: ")
-    assert remark.endswith("; scoring uses epoch 10, tau 0.2000")
+    assert remark.startswith("at 2 of 3 validations, first after epoch 2, the network gave all architectures")
+    assert remark.endswith("; the snapshot of epoch 10 ranks, tau 0.2000")
+    remark = REFERENCE.remark(CHECKPOINT | {"validate_ktau": [(1, 0.3)]})
+    assert remark == "the snapshot that ranks has a tau of 0.2000, the best one 0.3000"
+    remark = REFERENCE.remark(CHECKPOINT | {"index": -1})
+    assert remark == "the authors' snapshot -2 is of another number of validations: the best on validation ranks"
+    few = CHECKPOINT | {"validated": 24}
+    assert (REFERENCE.summary(few), REFERENCE.describe(few)) == ({}, "snapshot  -2")
+    assert REFERENCE.remark(few).startswith("only 24 architectures validate, too few for a tau")
+
+
+def test_a_network_that_cannot_be_merged_scores_itself(monkeypatch):
+    """A researcher replaces an activation or widens a layer: scores are the edited network's."""
+
+    class Edited(Predictor):
+        def __init__(self, *shape, **kwargs):
+            super().__init__(*shape, **kwargs)
+            self.net[1] = torch.nn.GELU()
+
+    class Wider(Predictor):
+        def __init__(self, *shape, **kwargs):
+            super().__init__(*shape, **kwargs)
+            self.net[0], self.net[3] = torch.nn.Linear(64, 40), torch.nn.Linear(40, 16)
+
+    architectures = VIT.sample(20, seed=1)
+    for edited, is_merged in ((Edited, False), (Wider, True)):
+        for module in (reference, network):
+            monkeypatch.setattr(module, "Predictor", edited)
+        labels = Labels.of(VIT.sample(60, seed=1), list(range(60)), measured=False)
+        fitted, _ = learn(REFERENCE, Task("x", num_epochs=3, batch_size=6), labels)
+        model, theirs = REFERENCE.model(fitted), edited(*VIT.shape).eval()
+        theirs.load_state_dict(fitted["snapshots"][fitted["index"]]["state_dict"])
+        assert isinstance(model, Model) == is_merged
+        assert fitted.get("by_autograd", False) != is_merged
+        model = model if is_merged else Model(VIT, function=model)
+        torch.testing.assert_close(
+            score([model], architectures)[0].float(), theirs(encode(VIT, architectures)).detach()
+        )
 
 
 def test_a_file_of_the_reference_is_read_by_its_taus(tmp_path):

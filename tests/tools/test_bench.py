@@ -10,11 +10,11 @@ from helpers import REFERENCE, make_data, make_entries
 
 from dataset import encode, find_data
 from engine.trained import learn
-from space import sample_architectures
+from space import VIT
 from tasks import TASKS
 from tools import bench
 
-ARCHITECTURES = sample_architectures(500, seed=1)
+ARCHITECTURES = VIT.sample(500, seed=1)
 
 
 def test_each_part_prints_a_table_and_a_ratio_is_the_median_of_the_ratios(monkeypatch, tmp_path, capsys):

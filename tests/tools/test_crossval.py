@@ -11,10 +11,10 @@ from helpers import OwnRecipe, add_recipe, make_data, make_entries
 from scipy.stats import kendalltau
 
 from dataset import encode
-from space import sample_architectures
+from space import VIT
 from tasks import find_task
 
-ARCHITECTURES = sample_architectures(53, seed=4)
+ARCHITECTURES = VIT.sample(53, seed=4)
 ENTRIES, TASKS = make_entries(ARCHITECTURES), ["cplfw", "veri"]
 
 

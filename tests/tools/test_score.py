@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import kendalltau
 
 from common.files import InputError
-from space import sample_architectures
+from space import VIT
 from tools.score import score
 
-ARCHITECTURES, ENDS = sample_architectures(5, seed=4), [[0, 1], [1, 2], [3, 3], [0, 3]]
+ARCHITECTURES, ENDS = VIT.sample(5, seed=4), [[0, 1], [1, 2], [3, 3], [0, 3]]
 FILES = {
     "submission": {"msmt17_rank": [0, 1, 2, 3], "sop_rank": [0, 1, 1, 3], "veri_rank": [-1] * 4},
     "truths": {"veri_rank": range(4), "own_rank": range(4), "msmt17_accuracy": [5, 7, 2, 0], "sop_rank": [9, 8, 7, 0]},

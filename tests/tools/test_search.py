@@ -10,7 +10,6 @@ import pytest
 from engine.model import combine
 from engine.predictors import load, shares_beaten
 from search import exact
-from space import measure
 
 FLAGS = ("--data_path", "data", "--tasks", "veri", "sop", "--json", "new/best.json", "--pareto")
 LIMITS = {"max_params": 57_500_000, "max_macs": 11_760_000_000}
