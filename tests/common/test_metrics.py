@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau, norm, rankdata
 
-from common.metrics import MAX_PAIRED, best_validation, kendall_tau, normal_scores, pair_signs, ranks
+from common.metrics import MAX_PAIRED, kendall_tau, normal_scores, pair_signs, ranks
 
 
 @pytest.mark.parametrize("n", [2, 25, MAX_PAIRED, MAX_PAIRED + 1])
@@ -37,12 +37,6 @@ def test_tau_of_special_values():
 def test_tau_refuses_other_shapes(shapes):
     with pytest.raises(ValueError, match=r"expected two \(b, n\) tensors"):
         kendall_tau(*map(torch.ones, shapes))
-
-
-def test_the_best_validation_is_the_latest_of_equal_taus_and_never_nan():
-    assert best_validation([(1, 0.5), (5, 0.9), (10, math.nan), (15, 0.9), (20, -1.0)]) == (0.9, 15)
-    tau, epoch = best_validation([(1, math.nan), (2, math.nan)])
-    assert math.isnan(tau) and epoch == 2
 
 
 MANY = np.random.RandomState(0).randint(300, size=100_000) / 7

@@ -11,7 +11,7 @@ from helpers import make_data, make_entries
 
 import recipes
 from common.files import InputError
-from dataset import load_train
+from dataset import Labels, load_train
 from engine.model import score
 from engine.trained import header, learn, load_checkpoint
 from space import VIT
@@ -40,12 +40,16 @@ def test_damaged_training_files(tmp_path):
     path = make_data(tmp_path, make_entries(ARCHITECTURES)) / TRAIN_FILE
 
     def check():
-        architectures, ranks = load_train(path)
+        _, found = load_train(path)
         entries = list(json.loads(path.read_text()).values())
-        assert architectures == [entry["arch"] for entry in entries]
-        for name, found in ranks.items():
-            labels = [entry[f"{name}_rank"] for entry in entries]
-            assert found.tolist() == [sum(other < label for other in labels) for label in labels]
+        for name, labels in found.items():
+            measured = {}
+            for entry in entries:
+                if entry[f"{name}_rank"] is not None:
+                    measured.setdefault(entry["arch"], []).append(entry[f"{name}_rank"])
+            means = [np.mean(each) for each in measured.values()]
+            assert labels.architectures == list(measured)
+            assert labels.ranks.tolist() == [sum(other < mean for other in means) for mean in means]
 
     assert 100 < count_refused(path, 200, check) < 200
 
@@ -55,7 +59,7 @@ def test_damaged_checkpoints(tmp_path, name):
     """In torch's older format, without checksums: what cannot be told from a right one has to score."""
     recipe, path = recipes.get(name), tmp_path / name
     task = dataclasses.replace(find_task("sop"), num_epochs=2, batch_size=8, keep=1)
-    fitted, _ = learn(recipe, task, ARCHITECTURES, np.arange(50))
+    fitted, _ = learn(recipe, task, Labels.of(ARCHITECTURES, list(range(50)), measured=False))
     torch.save(header(recipe, task, "f" * 64) | fitted, path, _use_new_zipfile_serialization=False)
 
     def check():

@@ -36,9 +36,9 @@ def test_a_checkpoint_has_the_references_curve_and_the_snapshot_at_its_index(pre
 @each_predictor
 @torch.no_grad()
 def test_the_scores_are_those_of_the_network_in_the_file(predictor):
-    network, architectures = Predictor().eval(), VIT.sample(50, seed=9)
+    network, architectures = Predictor(*VIT.shape).eval(), VIT.sample(50, seed=9)
     network.load_state_dict(predictor.checkpoint["snapshots"][predictor.task.snapshot]["state_dict"])
-    torch.testing.assert_close(score_all([predictor], architectures)[0], network(encode(architectures)))
+    torch.testing.assert_close(score_all([predictor], architectures)[0], network(encode(VIT, architectures)))
 
 
 @each_predictor

@@ -3,10 +3,12 @@
 import errno
 import fcntl
 import logging
+import multiprocessing
 import os
 import re
 import resource
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -15,15 +17,16 @@ from helpers import REFERENCE, ROOT, OwnRecipe, add_recipe, make_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.files import InputError, log, sha256
-from dataset import Data
+from dataset import Data, Labels
 from engine import training
-from engine.checkpoint import to_bytes
+from engine.checkpoint import to_bytes, versions
 from engine.trained import header, learn
 from recipes.base import TooFewError
 from space import VIT
 from tasks import TRAIN_FILE, find_task
 
-ARCHITECTURES = VIT.sample(40, seed=1)
+ARCHITECTURES, RANKS = VIT.sample(40, seed=1), [7 * i % 40 for i in range(40)]
+LABELS = Labels.of(ARCHITECTURES, RANKS, measured=False)
 SHORT = {"num_epochs": 3, "batch_size": 4, "val_interval": 2}
 
 
@@ -33,10 +36,12 @@ def train(tmp_path, caplog):
     caplog.set_level(logging.INFO, log.name)
 
     def run(*names, **options):
-        entries = {arch: {"arch": arch} | {f"{name}_rank": i for name in names} for i, arch in enumerate(ARCHITECTURES)}
+        ranks = dict(zip(ARCHITECTURES, RANKS, strict=True))
+        entries = {arch: {"arch": arch} | {f"{name}_rank": rank for name in names} for arch, rank in ranks.items()}
         data = Data(make_data(tmp_path / "data", entries), "data")
         caplog.clear()
-        return training.train(data, **{"results": tmp_path / "r", "logs": tmp_path / "l"} | options)
+        where = {"results": tmp_path / "r", "logs": tmp_path / "l", "raise_errors": False}
+        return training.train(data, **where | options)
 
     return run
 
@@ -46,17 +51,16 @@ def test_all_that_is_learnt_is_saved_reported_and_logged(train, tmp_path):
     result = train("mine", "veri", settings=SHORT, report=lambda *values: reports.append(values))
     assert (list(result.trained), result.errors, result.interrupted) == (["veri", "mine"], {}, False)
     task = REFERENCE.configure(find_task("mine"), SHORT)
-    fitted, _ = learn(REFERENCE, task, ARCHITECTURES, np.arange(40))
+    fitted, _ = learn(REFERENCE, task, LABELS)
     about = header(REFERENCE, task, sha256(tmp_path / "data" / TRAIN_FILE))
     assert (tmp_path / "r" / "mine_final.pth").read_bytes() == to_bytes(about | fitted)
     assert result.trained["mine"].summary == REFERENCE.summary(fitted)
-    losses, taus, validations = (fitted[name] for name in ("train_loss", "train_ktau", "validate_ktau"))
-    rows = zip((1, 2, 3), losses, taus, [tau for _, tau in validations] + [None], strict=True)
+    losses, taus = fitted["train_loss"], fitted["train_ktau"]
+    rows = zip((1, 2, 3), losses, taus, [None] * 3, strict=True)  # few validate: their taus are not shown
     assert [row for row in reports if row[0] == "mine"] == [("mine", epoch, 3, *figures) for epoch, *figures in rows]
     for part, tag, curve in (
         ("train", "loss", enumerate(losses, 1)),
         ("train", "ktau", enumerate(taus, 1)),
-        ("validate", "ktau", validations),
     ):
         events = EventAccumulator(str(tmp_path / "l" / "mine" / part)).Reload().Scalars(f"mine/{tag}")
         np.testing.assert_allclose([(event.step, event.value) for event in events], list(curve), rtol=1e-6)
@@ -65,8 +69,9 @@ def test_all_that_is_learnt_is_saved_reported_and_logged(train, tmp_path):
 # Task -> what is changed in its checkpoint before --resume: trained again, and with the later ones a message is due.
 CHANGES = {
     "stopped": {"stopped": "the loss is nan"},
-    "other-settings": {"task": {"name": "other-settings", "lr": 1}},
-    "other-versions": {"versions": {"torch": "1.0"}},
+    "other-settings": {"task": {**SHORT, "name": "other-settings", "lr": 1}},
+    "other-versions": {"versions": versions() | {"torch": "1.0"}},
+    "other-code": {"code": "f" * 64},
     "other-data": {"data": "f" * 64},
     "other-recipe": {"recipe": "gp"},
     "no-snapshot": {"index": 5},
@@ -84,11 +89,71 @@ def test_resume_skips_only_what_would_be_repeated_and_says_what_it_replaces(trai
     paths["missing"].unlink()
     assert list(train(*names, settings=SHORT, resume=True).trained) == names
     assert {name: path.read_bytes() for name, path in paths.items()} == good
-    assert caplog.messages[1:] == [
+    said = [message for message in caplog.messages[1:] if "other-settings" not in message]
+    assert said == [
         f"already trained on {data} with these settings: same",
-        f"replaces checkpoints that were not trained on {data}: {', '.join(names[5:])}",
-        f"training 8 of 9 tasks on the 40 architectures of {data}",
+        "replaces checkpoints of stopped: stopped early, the loss is nan",
+        f"replaces checkpoints of other-versions: torch 1.0, now {torch.__version__}",
+        "replaces checkpoints of other-code: the recipe's code has changed",
+        f"replaces checkpoints that were not trained on {data}: {', '.join(names[6:])}",
+        f"training 9 of 10 tasks on the 40 architectures of {data}",
     ]
+    (settings,) = set(caplog.messages[1:]) - set(said)
+    assert settings.startswith("replaces checkpoints of other-settings: lr 1, now 0.001; ")
+
+
+def test_other_settings_replace_a_checkpoint_with_a_line(train, caplog):
+    for settings in (SHORT, SHORT | {"seed": 5}):
+        train("mine", settings=settings)
+    keep = "seed 1, now 5: to keep them, choose another results_path"
+    assert f"replaces checkpoints of mine: {keep}" in caplog.messages
+
+
+def test_labels_in_the_order_of_the_file_are_said(train, monkeypatch, caplog):
+    monkeypatch.setattr(sys.modules[__name__], "RANKS", list(range(40)))
+    train("mine", settings=SHORT)
+    assert (
+        "mine: the labels follow the order of the file, whose last entries validate: shuffle the file"
+        in caplog.messages
+    )
+    train("mine", recipe="gp")
+    assert not [message for message in caplog.messages if "order of the file" in message]
+
+
+def test_python_users_get_errors_raised_and_remarks_as_warnings(run, train, caplog):
+    with pytest.raises(InputError, match=r"^wrong: why$"):
+        run("right", "wrong", end=refuse, raise_errors=True)
+    train("mine", recipe="gp", raise_errors=True)
+    assert ("WARNING", "mine: only 40 labels: intervals are rough below 100") in [
+        (record.levelname, record.message) for record in caplog.records
+    ]
+
+
+@pytest.mark.parametrize(("recipe", "tags"), [("gp", {"likelihood", "ktau"}), ("ridge", {"ktau"})])
+def test_recipes_log_a_tau_under_one_tag_and_no_file_without_a_scalar(tmp_path, recipe, tags):
+    architectures = VIT.sample(120, seed=1)
+    entries = {arch: {"arch": arch, "mine_rank": arch.count("1") + i % 5} for i, arch in enumerate(architectures)}
+    data = Data(make_data(tmp_path / "data", entries), "data")
+    training.train(data, recipe=recipe, results=tmp_path / "r", logs=tmp_path / "l")
+    found = {}
+    for path in (tmp_path / "l" / "mine").glob("*/events*"):
+        scalars = EventAccumulator(str(path)).Reload()
+        found |= {tag.split("/")[1]: scalars.Scalars(tag)[-1].value for tag in scalars.Tags()["scalars"]}
+        assert scalars.Tags()["scalars"]
+    assert found.keys() == tags
+    checkpoint = torch.load(tmp_path / "r" / f"mine_{recipe}.pth", weights_only=True)
+    assert found["ktau"] == pytest.approx(checkpoint["loo_ktau"], abs=1e-6)
+
+
+def train_in(folder):
+    options = {"results": folder, "logs": folder, "device": torch.device("cpu")}
+    return list(training.train(Data(folder, "data"), recipe="gp", **options).trained)
+
+
+def test_a_daemonic_process_trains_in_itself(tmp_path):
+    entries = {arch: {"arch": arch, "mine_rank": rank} for arch, rank in zip(ARCHITECTURES, RANKS, strict=True)}
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.map(train_in, [make_data(tmp_path, entries)]) == [["mine"]]
 
 
 class Ending(OwnRecipe):
@@ -117,7 +182,8 @@ def run(train, monkeypatch):
 
 def outputs(folder):
     """{path: bytes} of the files in r/ and l/."""
-    return {path.relative_to(folder): path.read_bytes() for path in folder.glob("[rl]/**/*") if path.is_file()}
+    paths = [path for path in folder.glob("[rl]/**/*") if path.is_file() and not path.name.endswith(".lock")]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 def refuse():
@@ -198,11 +264,14 @@ def test_an_output_that_cannot_be_written_is_said_before_training(train, tmp_pat
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "b_final.pth").symlink_to(tmp_path / "data" / TRAIN_FILE)
     (tmp_path / "x" / "b").mkdir(parents=True)
-    lock = os.open(tmp_path / "x" / "b", os.O_RDONLY)
+    lock = os.open(tmp_path / "x" / "b" / ".lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     for folders, message in (
         ({}, "r/b_final.pth: would replace .*data"),
-        ({"results": tmp_path / "s", "logs": tmp_path / "x"}, "x/b: another training writes there: wait, or choose"),
+        (
+            {"results": tmp_path / "s", "logs": tmp_path / "x"},
+            "x/b: another training of the same name writes there: wait, or choose",
+        ),
         ({"logs": tmp_path / "\udcff"}, "/a: not UTF-8, which TensorBoard needs"),
         ({"logs": ROOT / "logs" / "published"}, "published/a/events: part of the published run"),
     ):

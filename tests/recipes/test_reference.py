@@ -21,7 +21,7 @@ from engine.trained import learn, load_checkpoint
 from network import Predictor
 from recipes import reference
 from recipes.base import Model, TooFewError
-from recipes.reference import train
+from recipes.reference import best_validation, train
 from space import VIT
 from tasks import TASKS, Task, find_task
 
@@ -151,6 +151,12 @@ def test_the_authors_place_holds_for_as_many_validations_as_they_had(interval, e
     task = dataclasses.replace(find_task("veriwild"), batch_size=40, num_epochs=epochs, val_interval=interval)
     assert train(task, ENCODINGS, RANKS)["index"] == place
     assert train(dataclasses.replace(task, snapshot=-2), ENCODINGS, RANKS)["index"] == -2
+
+
+def test_the_best_validation_is_the_latest_of_equal_taus_and_never_nan():
+    assert best_validation([(1, 0.5), (5, 0.9), (10, math.nan), (15, 0.9), (20, -1.0)]) == (0.9, 15)
+    tau, epoch = best_validation([(1, math.nan), (2, math.nan)])
+    assert math.isnan(tau) and epoch == 2
 
 
 STATES = [Predictor(*VIT.shape).state_dict() for _ in range(3)]
