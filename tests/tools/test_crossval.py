@@ -41,7 +41,7 @@ def run(command, tmp_path, monkeypatch):
 
 def expected_taus(seed, size=None):
     """Of FirstBatch on every fold and task, in a plain loop."""
-    x, taus = encode(ARCHITECTURES).flatten(1), np.zeros((5, 2))
+    x, taus = encode(VIT, ARCHITECTURES).flatten(1), np.zeros((5, 2))
     p = np.random.RandomState(seed).permutation(53)
     for fold, t in np.ndindex(taus.shape):
         train, test = [p[k] for k in range(53) if k % 5 != fold][:size], p[fold::5]
@@ -74,6 +74,7 @@ def test_sizes_train_on_the_first_of_each_fold_and_say_who_needs_more(run):
     taus = np.stack([expected_taus(5, size) for size in (2, 42)])
     assert np.array(content["tau"]["own"]) == pytest.approx(taus[:, None])
     assert set(np.ravel(content["tau"]["reference"])) == {None} and content["sizes"] == [2, 42]
+    assert content["test_architectures"] == 53 / 5
     for size, row in zip((2, 42), taus, strict=True):
         assert f"| {size} | - | {cell(row.mean(1), 53 / 5 / size)} |\n" in table
         assert f"- reference cannot train on {size}: " in table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 
 from common.files import InputError
 from space import VIT
@@ -35,13 +35,14 @@ def test_figures_are_means_over_all_orders_of_equal_ranks(command, top):
     ends = [[end, end + 1] for end in low]
     write({"submission": {"a_rank": ours}, "truths": {"a_accuracy": labels}, "intervals": {"a_rank_interval": ends}})
     true = [sum(other > label for other in labels) for label in labels]
-    covered = [rank - first in (0, 1) for rank, first in zip(true, low, strict=True)]
+    mean_ranks = rankdata(true) - 1
+    covered = [first <= rank <= first + 1 for rank, first in zip(mean_ranks, low, strict=True)]
     orders = list(itertools.permutations(range(5)))
     tops, true_tops = ([sorted(order, key=ranks.__getitem__)[:top] for order in orders] for ranks in (ours, true))
     expected = {
         "tau": kendalltau(ours, true).statistic,
         "in_top": np.mean([len({*a} & {*b}) for a, b in itertools.product(tops, true_tops)]),
-        "best": np.mean([true[best] for best, *_ in tops]),
+        "best": np.mean([mean_ranks[best] for best, *_ in tops]),
         "coverage": np.mean(covered),
         "top_coverage": np.mean([covered[i] for some in tops for i in some]),
     }
@@ -51,8 +52,7 @@ def test_figures_are_means_over_all_orders_of_equal_ranks(command, top):
 @pytest.mark.parametrize(
     ("name", "field", "values", "message"),
     [
-        ("submission", "sop_rank", [0, -1, 2, 3], "submission: arch1: sop_rank is -1: expected an integer from 0 to 3"),
-        ("submission", "sop_rank", [4] * 4, "submission: arch3: sop_rank is 4: expected an integer from 0 to 3"),
+        ("submission", "sop_rank", [0, None, 2, 3], "submission: arch1: sop_rank is null: expected a number"),
         ("submission", "sop_rank", [2] * 4, "submission: sop: tau is undefined, as all ranks are equal here or in "),
         ("truths", "sop_rank", [2] * 4, "submission: sop: tau is undefined, as all ranks are equal here or in truths"),
         ("submission", "x", ENDS, "submission: does not predict msmt17, veri, sop, own: name other --tasks"),
@@ -65,3 +65,13 @@ def test_a_wrong_file_is_named(command, name, field, values, message):
     write(FILES | {name: {field: values}})
     with pytest.raises(InputError, match=re.escape(message)):
         score("submission", "truths", intervals_path="intervals")
+
+
+def test_any_numbers_may_be_ranks(command):
+    """Only their order counts, which is said."""
+    write(FILES)
+    expected = score("submission", "truths", ["sop"])
+    write(FILES | {"submission": {"sop_rank": [0.5, 70, 70, 1e9]}})
+    assert score("submission", "truths", ["sop"]) == expected
+    said = command("tools/score.py", "submission", "truths", "--tasks", "sop").stdout
+    assert "sop_rank: no ranks from 0 to 3: only their order counts" in said

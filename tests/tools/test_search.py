@@ -10,34 +10,45 @@ import pytest
 from engine.model import combine
 from engine.predictors import load, shares_beaten
 from search import exact
+from space import VIT
 
 FLAGS = ("--data_path", "data", "--tasks", "veri", "sop", "--json", "new/best.json", "--pareto")
-LIMITS = {"max_params": 57_500_000, "max_macs": 11_760_000_000}
+LIMITS = {"params": 57_500_000, "macs": 11_760_000_000}
 
 
 @pytest.fixture
 def search(command, data_folder):
     """search(): tools/search.py with FLAGS and LIMITS."""
-    return lambda: command(
-        "tools/search.py", *FLAGS, *(w for key, value in LIMITS.items() for w in (f"--{key}", value))
-    )
+    return lambda *more: command("tools/search.py", *FLAGS, "--max", *(f"{k}={v}" for k, v in LIMITS.items()), *more)
 
 
 def test_the_best_and_the_front_of_the_mean_score_are_written_and_printed(search):
     predictors = load(["veri", "sop"])
-    model = combine([each.model for each in predictors])
-    best, front = exact.best(model, **LIMITS), exact.pareto(model, **LIMITS)
-    words, content = " ".join(search().stdout.split()), json.loads(Path("new/best.json").read_text())
+    model = combine([each.model for each in predictors], [2.0, 1.0])
+    best, front = exact.best(model, limits=LIMITS), exact.pareto(model, limits=LIMITS)
+    words = " ".join(search("--weight", "veri=2").stdout.split())
+    content = json.loads(Path("new/best.json").read_text())
     for key, (architectures, scores, *_) in (("architectures", best), ("pareto", front)):
-        shares = 100 * shares_beaten(predictors, architectures)[1]
-        rows = zip(architectures, scores, *measure(architectures)[-2:], *shares, strict=True)
+        shares, sizes = 100 * shares_beaten(predictors, architectures).beaten, VIT.measure(architectures)
+        rows = zip(architectures, scores, sizes["params"], sizes["macs"], *shares, strict=True)
         for entry, (arch, score, params, macs, veri, sop) in zip(content[key], rows, strict=True):
             assert entry == {"arch": arch, "score": score, "params": params, "macs": macs}
-            size = f"{params / 1e6:.2f} {macs / 1e9:.2f}"
+            size = f"{params / 1e6:.4g}M {macs / 1e9:.4g}G"
             assert f"{score:.4f} {size} {veri:.3f} {sop:.3f} {arch}" in words
-    assert f"{best.architectures[0]} {measure(best.architectures).layers_text(0)} 2 " in words
+    assert f"{best.architectures[0]} depth 10, heads " in words
     counts = f"bound, {best.over_budget:,} ruled out by the budget, {best.scored:,} scored"
     assert f"{best.bounded:,} ruled out by a {counts}" in words
+
+
+def test_a_time_limit_prints_the_best_found_so_far_and_how_far_it_may_be_off(search, monkeypatch):
+    monkeypatch.setattr(exact, "BLOCK", 60)
+    function = exact.best
+    monkeypatch.setattr(exact, "best", lambda *args, seconds, **more: function(*args, seconds=1e-3, **more))
+    answer = search("--seconds", 1)
+    assert (
+        answer.returncode in (0, 130)
+        and "ended early: no architecture's score beats the first by more" in answer.stdout
+    )
 
 
 @pytest.mark.parametrize("name", ["best", "pareto"])
@@ -55,9 +66,9 @@ def test_ctrl_c_prints_what_is_found_and_the_gap_and_writes_nothing(search, monk
     monkeypatch.setattr(exact, "BLOCK", 60)  # so that even this small search takes many steps
     monkeypatch.setattr(exact, name, interrupted)
     answer = search()
-    assert answer[::2] == (130, "search.py: interrupted; new/best.json: not written\n")
+    assert answer.returncode == 130
     assert not Path("new/best.json").exists()
-    assert "for every number of parameters" not in answer.stdout
+    assert "for every value of" not in answer.stdout
     if name == "pareto":
         assert "no other architecture has a better predicted score" in answer.stdout and not results
     else:
