@@ -79,8 +79,8 @@ def fail(error):
         (lambda _: Path("/nowhere/file").read_bytes(), 2, "", "command.py: /nowhere/file: No such file or directory\n"),
         (lambda _: bytearray(2**62), 2, "", "command.py: MemoryError\n"),
         (lambda _: signal.raise_signal(signal.SIGINT), 130, "", "command.py: interrupted\n"),
-        (lambda _: log.info("d\udcff \n%s") or log.debug("no"), None, "d\\udcff \\n%s\n", ""),
-        (lambda _: cli.messages_to_stderr() or print(1) or log.info("said"), None, "1\n", "said\n"),
+        (lambda _: log.info("d\udcff \n%s") or log.debug("no"), 0, "d\\udcff \\n%s\n", ""),
+        (lambda _: cli.messages_to_stderr() or print(1) or log.info("said"), 0, "1\n", "said\n"),
     ],
 )
 def test_a_command_ends_with_a_status_and_at_most_a_line(monkeypatch, capsys, main, status, output, errors):

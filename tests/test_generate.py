@@ -55,7 +55,7 @@ def test_no_other_file_is_replaced(home):
     (generate.FOLDER / TEST_FILE).symlink_to("target")
     for place, name in ((home, TRAIN_FILE), (generate.FOLDER, TEST_FILE)):
         before = files(place)
-        with pytest.raises(InputError, match=f"{name}: not the surrogate's: choose a folder without it"):
+        with pytest.raises(InputError, match=f"{name}: not the surrogate's: move it to a folder of its own"):
             generate.make(place)
         assert files(place) == before
 

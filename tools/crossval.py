@@ -30,7 +30,7 @@ from common.metrics import kendall_tau, standard_error
 from common.processes import cores, run_jobs
 from dataset import load_train
 from engine.model import score
-from engine.trained import checked_model, learn
+from engine.trained import fit_labels
 from recipes import RECIPES
 from recipes.base import TooFewError
 from tasks import find_task
@@ -46,8 +46,8 @@ def split(n, seed):
 
 def fold_tau(_, recipe, task, labels, train, test):
     """Fit a recipe on the labels `train`; returns Kendall's tau on those of `test`, 0 where it is NaN."""
-    fitted, _ = learn(recipe, task, labels.select(train))
-    scores = score([checked_model(recipe, task, fitted)[0]], labels.select(test).architectures, names=[recipe.name])
+    model = fit_labels(recipe, task, labels.select(train)).model
+    scores = score([model], labels.select(test).architectures, names=[recipe.name])
     return kendall_tau(scores, torch.as_tensor(labels.ranks[test])[None]).nan_to_num(0).item()
 
 
