@@ -7,77 +7,81 @@ import numpy as np
 
 from common.processes import delayed_interrupt
 from search import SearchResult
-from space import ABSENT, DEPTHS, HEADS, LAYERS, MLP_RATIOS, NUM_ARCHITECTURES, OPTIONS, budgets, strings
+from space import ABSENT
 
-POPULATION, SAMPLE, BATCH = 100, 25, 10
+BATCH = 10  # architectures scored at a time
+STEPS = 200  # changes that make one architecture smaller, at most
+IDLE = 1000  # batches without a new architecture, after which the search ends
 
 
-def evolve(score, evaluations=10_000, seed=0, top=10, *, max_params=None, max_macs=None, progress=None):
+def evolve(space, score, evaluations=10_000, seed=0, top=10, *, population=100, sample=25, limits=None, progress=None):
     """Search for the `top` architectures with the smallest scores; nothing is proven.
 
-    The first POPULATION architectures are random. Then SAMPLE random members of the population compete, and the best
-    has a child that differs in one decision (depth, or heads or MLP ratio of a layer) and replaces the oldest member.
-    BATCH architectures are scored at a time. One above a budget shrinks in random layers until it fits. Among equal
-    scores the smaller string is better.
+    The first `population` architectures are random. Then `sample` random members of the population compete, and the
+    best has a child that differs in one decision, and replaces the oldest member. An architecture above a budget is
+    made smaller by random changes until it fits. Among equal scores the smaller string is better.
 
-    score: a function from a list of n architecture strings to n numbers, none NaN; evaluations: number of
-    architectures, with the random ones and repeated ones; progress: called after every batch as progress(share done,
-    best score). Ctrl-C ends the search with what it found. Returns SearchResult; raises InputError where nothing is
-    within the budgets.
+    space: space.Space; score: a function from a list of n architecture strings to n numbers, none NaN; evaluations:
+    number of architectures, with the random ones and repeated ones; limits: {cost: largest value}; progress: called
+    after every batch as progress(share done, best score). Ctrl-C ends the search with what it found. Returns
+    SearchResult; raises InputError where nothing is within the budgets.
     """
-    limits = budgets(max_params, max_macs)
-    random, scored, living = np.random.RandomState(seed), {}, collections.deque(maxlen=POPULATION)
+    bounds = space.limits(limits)
+    random, scored, living, idle = np.random.RandomState(seed), {}, collections.deque(maxlen=population), 0
     with delayed_interrupt() as interrupted:
         for start in range(0, evaluations, BATCH):
-            if interrupted():
+            if interrupted() or idle > IDLE or len(scored) == space.size:
                 break
             size = min(BATCH, evaluations - start)
-            children = [_shrink(_child(living, random), limits, random) for _ in range(size)]
-            names = strings(np.array(children))
+            children = []
+            for _ in range(size):
+                if len(living) < population:
+                    child = space.draw(1, random)[0]
+                else:
+                    rivals = [living[i] for i in random.randint(population, size=sample)]
+                    child = mutate(space, min(rivals, key=lambda member: member[0])[1], random)
+                children.append(shrink(space, child, bounds, random))
+            children = [child for child in children if child is not None]
+            names = space.strings(np.array(children, np.int64).reshape(-1, len(space.decisions)))
             new = [name for name in dict.fromkeys(names) if name not in scored]
+            idle = 0 if new else idle + 1
             scored.update(zip(new, np.asarray(score(new) if new else [], float).tolist(), strict=True))
             living.extend((scored[name], child) for name, child in zip(names, children, strict=True))
-            if progress:
+            if progress and scored:
                 progress((start + size) / evaluations, min(scored.values()))
         found = sorted(scored, key=lambda name: (scored[name], name))[:top]
-        values, left = np.array([scored[name] for name in found]), NUM_ARCHITECTURES - len(scored)
+        values, left = np.array([scored[name] for name in found]), space.size - len(scored)
         return SearchResult(found, values, 0, 0, len(scored), left, math.inf, interrupted())
 
 
-def _child(living, random):
-    """A random architecture while the population is small, then a child of the best of a random sample."""
-    if len(living) < POPULATION:
-        child = random.randint(OPTIONS, size=LAYERS)
-        child[random.choice(list(DEPTHS.values())) :] = ABSENT
-        return child
-    sample = [living[i] for i in random.randint(POPULATION, size=SAMPLE)]
-    return _mutate(min(sample, key=lambda member: member[0])[1], random)
+def mutate(space, parent, random):
+    """Copy of some choices with another one in a present decision; what becomes present with it is random."""
+    places = np.flatnonzero((parent != ABSENT) & (space.counts > 1))
+    place = random.choice(places)
+    child = space.draw(1, random)[0] if place in space.parents else parent.copy()
+    drawn = np.where(child == ABSENT, 0, child)
+    child = np.where(parent == ABSENT, drawn, parent)
+    child[place] = (parent[place] + random.randint(1, space.counts[place])) % space.counts[place]
+    return np.where(space.present(child[None])[0], child, ABSENT)
 
 
-def _mutate(parent, random):
-    """Copy with another depth, or with other heads or another MLP ratio in one layer."""
-    child, depth = parent.copy(), (parent >= 0).sum()
-    place = random.randint(1 + 2 * depth)
-    if place == 2 * depth:
-        depth = random.choice([other for other in DEPTHS.values() if other != depth])
-        child = np.where(child < 0, random.randint(OPTIONS, size=LAYERS), child)
-        child[depth:] = ABSENT
-    else:
-        code = np.array(divmod(child[place // 2], len(MLP_RATIOS)))
-        code[place % 2] = (code[place % 2] + random.randint(1, len(MLP_RATIOS))) % len(MLP_RATIOS)
-        child[place // 2] = len(MLP_RATIOS) * code[0] + code[1]
-    return child
+def shrink(space, child, bounds, random):
+    """Choices changed one by one until they are within the bounds, (Cost, largest value) each; None if that fails."""
+    for _ in range(STEPS):
+        excess = _excess(child[None], bounds)[0]
+        if not excess:
+            return child
+        options = [(i, c) for i in np.flatnonzero(child != ABSENT) for c in range(space.counts[i]) if c != child[i]]
+        cheapest = space.cheapest(next(cost for cost, most in bounds if cost.of(child[None])[0] > most))
+        rows = np.tile(np.where(child == ABSENT, np.maximum(cheapest, 0), child), (len(options), 1))
+        rows[range(len(options)), [i for i, _ in options]] = [c for _, c in options]
+        rows = np.where(space.present(rows), rows, ABSENT)
+        better = np.flatnonzero(_excess(rows, bounds) < excess)
+        child = rows[random.choice(better)] if len(better) else cheapest
+    return None
 
 
-def _shrink(child, limits, random):
-    """Make an architecture smaller, in random layers, until it is within the limits, (Cost, largest value) each."""
-    while any(cost.of(child[None])[0] > limit for cost, limit in limits):
-        large = np.flatnonzero((child >= 0) & (child < OPTIONS - 1))
-        if len(large):
-            place = random.choice(large)
-            heads, ratio = divmod(child[place], len(MLP_RATIOS))
-            last = ratio == len(MLP_RATIOS) - 1
-            child[place] += len(MLP_RATIOS) if last or (heads < len(HEADS) - 1 and random.randint(2)) else 1
-        else:
-            child[(child >= 0).sum() - 1] = ABSENT
-    return child
+def _excess(rows, bounds):
+    """By how much some choices are over the bounds, as a sum of shares: (n,)."""
+    over = [np.maximum(cost.of(rows) - most, 0) / max(abs(most), 1) for cost, most in bounds]
+    return np.sum(over, 0) if bounds else np.zeros(len(rows))

@@ -1,0 +1,109 @@
+"""tools/propose.py through files alone, as a user does: random ones, labels, the best predicted, until all is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import OwnRecipe, add_recipe, run_command
+from toy import TOY, one_hot
+
+from common.files import InputError
+from dataset import Labels
+from engine.proposals import propose
+from engine.trained import fit
+from space import VIT
+
+SPACE = {
+    "hyperparameters": [
+        {"type": "ordinal", "name": "depth", "sequence": [1, 2, 3]},
+        *({"type": "categorical", "name": f"block {i}", "choices": ["a", "b", "c", "d"]} for i in (1, 2, 3)),
+    ],
+    "conditions": [{"type": "EQ", "child": "block 3", "parent": "depth", "value": 3}],
+    "costs": {"ms": {"depth": [1, 2, 4], "block 1": [0, 1, 2, 3]}},
+}
+
+
+def accuracy(arch):
+    """The true label of a string of SPACE: the later the blocks' letters and the deeper, the better."""
+    return 50 + int(arch[0]) + sum((1, 0.5, 2)[i] * int(code) for i, code in enumerate(arch[1:]) if code != "-")
+
+
+@pytest.fixture
+def round_(tmp_path, monkeypatch):
+    """round_(*flags): propose, measure and add to the training file: (what it prints, proposed strings)."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/space.json").write_text(json.dumps(SPACE))
+
+    def propose_and_measure(*flags):
+        answer = run_command("tools/propose.py", "--data_path", "mine", "--json", "next.json", *flags)
+        assert answer.returncode == 0, answer.stderr
+        proposed, train = json.loads(Path("next.json").read_text()), Path("mine/train.json")
+        known = json.loads(train.read_text()) if train.exists() else {}
+        assert not known.keys() & proposed.keys()
+        assert all(list(entry.values())[1:] == [None] for entry in proposed.values())
+        for entry in proposed.values():
+            entry[list(entry)[1]] = accuracy(entry["arch"])
+        train.write_text(json.dumps(known | proposed))
+        return answer.stdout, [entry["arch"] for entry in proposed.values()]
+
+    return propose_and_measure
+
+
+def test_rounds_find_the_best_and_end_when_all_is_measured(round_):
+    said, first = round_("--count", 25, "--tasks", "top1")
+    assert "25 proposals: random, as 0 architectures are measured" in said
+    train = Path("mine/train.json")
+    entries = json.loads(train.read_text())
+    assert all(list(entry) == ["arch", "top1_accuracy"] for entry in entries.values())
+    entries["pending"] = {"arch": next(a for a in ("2333", "2332") if a not in first), "top1_accuracy": None}
+    train.write_text(json.dumps(entries))
+    said, proposed = round_()
+    assert "10 proposals: the best predicted by gp, proven\n" in said and len(set(proposed)) == 10
+    assert not {*first, entries["pending"]["arch"]} & {*proposed}
+    lines = [line for line in said.splitlines() if line[:4] in proposed]
+    assert len(lines) == 10 and "depth 3, block d d d  ms 7  beats" in "".join(lines) and " %)" in lines[0]
+    best = {json.loads(train.read_text())[name]["arch"] for name in json.loads(train.read_text())}
+    assert "2333" in best  # the very best of 96
+    said, rest = round_("--count", 500)
+    assert len(rest) == 96 - 36
+    said, nothing = round_()
+    assert not nothing and "0 proposals: all 96 architectures of the space are known" in said
+
+
+@pytest.mark.parametrize("labelled", [0, 30])
+def test_proposals_are_within_the_budget(round_, labelled):
+    if labelled:
+        round_("--count", labelled)
+    _, proposed = round_("--max", "ms=3", "--count", 8, "--tasks", "own")
+    assert len(proposed) == 8
+    for arch in proposed:
+        assert (1, 2, 4)[int(arch[0])] + int(arch[1]) <= 3
+
+
+def test_several_tasks_a_recipe_without_bounds_and_rare_budgets_from_python(monkeypatch):
+    add_recipe(monkeypatch, OwnRecipe)
+    known = VIT.sample(40, seed=1)
+    sizes = VIT.measure(known)["params"] / 1e6
+    one = Labels.of(known, (-sizes).tolist(), measured=True)
+    other = Labels.of(known, (sizes - 3 * np.array([a[1] == "1" for a in known])).tolist(), measured=True)
+    found = propose(VIT, {"one": one, "other": other}, 3).architectures
+    assert all(name[1] == "1" for name in found) and len(set(found)) == 3
+    found = propose(VIT, {"one": one}, 2, recipe="own")
+    assert found.reason == "the best predicted by own, by evolution, unproven" and len(found.architectures) == 2
+    few = propose(VIT, {}, 5, limits={"params": 56_200_000}).architectures
+    assert len(set(few)) == 5 and VIT.measure(few)["params"].max() <= 56_200_000
+    with pytest.raises(InputError, match="one: all labels are equal"):
+        propose(VIT, {"one": Labels.of(known, [1.0] * 40, measured=True)})
+
+
+def test_a_space_of_ten_lines_from_python_alone():
+    strings = TOY.all()
+    truth = {name: float(one_hot(TOY, name).sum(0) @ np.arange(TOY.shape[1])) for name in strings}
+    trained = fit(TOY, strings[::2], [truth[name] for name in strings[::2]])
+    labels = Labels.of(strings[::2], [-truth[name] for name in strings[::2]], measured=True)
+    found = propose(TOY, {"own": labels}, 2, random=10)
+    left = sorted(set(strings) - set(strings[::2]), key=lambda name: -truth[name])
+    assert found.architectures[0] in left[:3] and torch.is_tensor(trained.checkpoint["matrix"])
