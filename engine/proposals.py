@@ -6,9 +6,10 @@ import numpy as np
 
 import recipes
 from common.files import InputError
+from dataset import Data, read_train
 from engine.model import combine, score
 from engine.predictors import Shares, shares_beaten
-from engine.trained import fit_labels
+from engine.trained import TrainedPredictor, fit_labels
 from search.evolution import evolve
 from search.exact import best
 from tasks import find_task
@@ -25,28 +26,40 @@ class Proposals(NamedTuple):
     reason: str  # how they were chosen, a line
 
 
-def propose(space, labels, count=10, *, recipe="gp", limits=None, exclude=(), random=RANDOM, seed=0, seconds=60):
+def propose(source, count=10, *, tasks=None, recipe="gp", limits=None, random=RANDOM, seed=0, seconds=60):
     """Propose `count` architectures to measure next: Proposals; fewer where the space or the budgets have no more.
 
-    labels: {task name: dataset.Labels}, what is measured; limits: {cost: largest value}; exclude: further architectures
-    that are not proposed. While a task has fewer than `random` labels, the architectures are random, by `seed`. Then
-    they are the best of all others by the mean of the tasks' standardised scores, predicted by a recipe that is fitted
-    to these labels; `seconds` limit the exact search. Raises InputError.
+    source: a dataset.Data, whose training file says what is measured, or one or several trained predictors of
+    engine.trained.fit. tasks, recipe, random: only for Data: names of the tasks and of the recipe that is fitted to
+    their labels; while a task has fewer than `random` labels, the proposals are random ones, by `seed`. Otherwise they
+    are the best of all that are not known, by the mean of the tasks' standardised scores; what stands in the file is
+    known, measured or not. limits: {cost: largest value}; seconds: time limit of the exact search. Raises InputError,
+    OSError.
     """
-    known = {*exclude, *(name for of_task in labels.values() for name in of_task.architectures)}
-    fewest = min((len(of_task.architectures) for of_task in labels.values()), default=0)
+    if isinstance(source, Data):
+        space, known, labels = source.space, [], {}
+        if source.train_file.exists():
+            entries, _, labels = read_train(source.train_file, tasks, space)
+            known = space.strings(space.parse([entry["arch"] for entry in entries.values()]))
+        fewest = min((len(of_task.ranks) for of_task in labels.values()), default=0)
+    else:
+        predictors = [source] if isinstance(source, TrainedPredictor) else list(source)
+        space, fewest = predictors[0].recipe.space, random
+        known = [name for predictor in predictors for name in predictor.labels.architectures]
+    known = set(known)
     count = min(count, space.size - len(known))
     if not count:
         return Proposals([], None, f"all {space.size:,} architectures of the space are known")
     if fewest < random:
         reason = f"random, as {fewest} architectures are measured; from {random} on, predictions choose"
         return Proposals(_random(space, count, limits, known, seed), None, reason)
-    for name, of_task in labels.items():
-        if not of_task.ranks.any():
-            raise InputError(f"{name}: all labels are equal: there is no order to learn")
-    recipe = recipes.get(recipe, space)
-    predictors = [fit_labels(recipe, find_task(name), of_task) for name, of_task in labels.items()]
-    model = combine([predictor.model for predictor in predictors])
+    if isinstance(source, Data):
+        for name, of_task in labels.items():
+            if not of_task.ranks.any():
+                raise InputError(f"{name}: all labels are equal: there is no order to learn")
+        recipe = recipes.get(recipe, space)
+        predictors = [fit_labels(recipe, find_task(name), of_task) for name, of_task in labels.items()]
+    model, name = combine([predictor.model for predictor in predictors]), predictors[0].recipe.name
     if model.function is None:
         result = best(model, count, limits=limits, exclude=known, seconds=seconds)
         how = f"unproven after {seconds} seconds: others may be better by {result.gap:.4f}" if result.left else "proven"
@@ -54,8 +67,8 @@ def propose(space, labels, count=10, *, recipe="gp", limits=None, exclude=(), ra
     else:
         top = count + len(known)
         result = evolve(space, lambda names: score([model], names)[0], top=top, limits=limits, seed=seed)
-        found, how = [name for name in result.architectures if name not in known][:count], "by evolution, unproven"
-    return Proposals(found, shares_beaten(predictors, found), f"the best predicted by {recipe.name}, {how}")
+        found, how = [each for each in result.architectures if each not in known][:count], "by evolution, unproven"
+    return Proposals(found, shares_beaten(predictors, found), f"the best predicted by {name}, {how}")
 
 
 def _random(space, count, limits, known, seed):

@@ -33,6 +33,7 @@ class TrainedPredictor(NamedTuple):
     model: Model
     is_constant: bool  # gives one score to all architectures: it ranks nothing
     is_foreign: bool = False  # trained on other data than it is used for
+    labels: Labels | None = None  # what it was fitted to, where it lies in no file
 
     def __repr__(self):  # without the weights
         return f"<{self.task.name}: {self.path}>"
@@ -75,7 +76,7 @@ def checked_model(recipe, task, checkpoint, index):
 
 
 def fit(space, architectures, accuracies, recipe="gp"):
-    """Learn from lists, without files: a TrainedPredictor, which scores, ranks and searches as those of `load` do.
+    """Learn from lists, without files: a TrainedPredictor, which scores, ranks and proposes as those of `load` do.
 
     space: space.Space; architectures: n strings or objects {decision: choice}; accuracies: n numbers, larger is better,
     None where there is none; recipe: name. Raises InputError.
@@ -91,7 +92,8 @@ def fit_labels(recipe, task, labels):
     """TrainedPredictor of a recipe that is fitted to dataset.Labels at once; it lies in no file. Raises as `learn`."""
     fitted, _ = learn(recipe, task, labels)
     index = recipe.snapshot_index(fitted)
-    return TrainedPredictor(recipe, task, None, fitted, index, *checked_model(recipe, task, fitted, index))
+    model, is_constant = checked_model(recipe, task, fitted, index)
+    return TrainedPredictor(recipe, task, None, fitted, index, model, is_constant, labels=labels)
 
 
 def header(recipe, task, data, device="cpu"):

@@ -58,12 +58,11 @@ def main(argv=None):
     limits = cli.checked_budgets(args, data.space)
     if args.json:
         data.check_output(args.json)
-    entries, fields, labels = {}, {name: f"{name}_accuracy" for name in args.tasks or ["own"]}, {}
+    entries, fields = {}, {name: f"{name}_accuracy" for name in args.tasks or ["own"]}
     if data.train_file.exists():
-        entries, fields, labels = read_train(data.train_file, args.tasks, data.space)
-    known = data.space.strings(data.space.parse([entry["arch"] for entry in entries.values()])) if entries else []
-    options = {"recipe": args.recipe, "limits": limits, "exclude": known, "random": args.random, "seed": args.seed}
-    proposals = propose(data.space, labels, args.count, seconds=args.seconds, **options)
+        entries, fields, _ = read_train(data.train_file, args.tasks, data.space)
+    options = {"recipe": args.recipe, "limits": limits, "random": args.random, "seed": args.seed}
+    proposals = propose(data, args.count, tasks=args.tasks, seconds=args.seconds, **options)
     log.info(f"{len(proposals.architectures)} proposals: {proposals.reason}")
     if proposals.architectures:
         print(text(data.space, proposals))

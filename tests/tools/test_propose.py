@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers import OwnRecipe, add_recipe, run_command
 from toy import TOY, one_hot
 
 from common.files import InputError
-from dataset import Labels
+from dataset import Data
 from engine.proposals import propose
 from engine.trained import fit
 from space import VIT
@@ -83,27 +82,25 @@ def test_proposals_are_within_the_budget(round_, labelled):
         assert (1, 2, 4)[int(arch[0])] + int(arch[1]) <= 3
 
 
-def test_several_tasks_a_recipe_without_bounds_and_rare_budgets_from_python(monkeypatch):
+def test_several_tasks_a_recipe_without_bounds_and_rare_budgets_from_python(monkeypatch, tmp_path):
     add_recipe(monkeypatch, OwnRecipe)
     known = VIT.sample(40, seed=1)
     sizes = VIT.measure(known)["params"] / 1e6
-    one = Labels.of(known, (-sizes).tolist(), measured=True)
-    other = Labels.of(known, (sizes - 3 * np.array([a[1] == "1" for a in known])).tolist(), measured=True)
-    found = propose(VIT, {"one": one, "other": other}, 3).architectures
+    one, other = fit(VIT, known, sizes), fit(VIT, known, -sizes + 3 * np.array([a[1] == "1" for a in known]))
+    found = propose([one, other], 3).architectures
     assert all(name[1] == "1" for name in found) and len(set(found)) == 3
-    found = propose(VIT, {"one": one}, 2, recipe="own")
+    found = propose(fit(VIT, known, sizes, recipe="own"), 2)
     assert found.reason == "the best predicted by own, by evolution, unproven" and len(found.architectures) == 2
-    few = propose(VIT, {}, 5, limits={"params": 56_200_000}).architectures
+    few = propose(Data(tmp_path, "x"), 5, limits={"params": 56_200_000}).architectures
     assert len(set(few)) == 5 and VIT.measure(few)["params"].max() <= 56_200_000
-    with pytest.raises(InputError, match="one: all labels are equal"):
-        propose(VIT, {"one": Labels.of(known, [1.0] * 40, measured=True)})
+    (tmp_path / "train.json").write_text(json.dumps({name: {"arch": name, "own_rank": 1} for name in known}))
+    with pytest.raises(InputError, match="own: all labels are equal"):
+        propose(Data(tmp_path, "x"))
 
 
-def test_a_space_of_ten_lines_from_python_alone():
+def test_a_round_in_memory_proposes_what_is_truly_good():
     strings = TOY.all()
     truth = {name: float(one_hot(TOY, name).sum(0) @ np.arange(TOY.shape[1])) for name in strings}
-    trained = fit(TOY, strings[::2], [truth[name] for name in strings[::2]])
-    labels = Labels.of(strings[::2], [-truth[name] for name in strings[::2]], measured=True)
-    found = propose(TOY, {"own": labels}, 2, random=10)
+    found = propose(fit(TOY, strings[::2], [truth[name] for name in strings[::2]]), 2)
     left = sorted(set(strings) - set(strings[::2]), key=lambda name: -truth[name])
-    assert found.architectures[0] in left[:3] and torch.is_tensor(trained.checkpoint["matrix"])
+    assert found.architectures[0] in left[:3] and found.shares.intervals is not None
