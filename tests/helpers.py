@@ -16,6 +16,7 @@ import torch
 
 import cli
 import recipes
+from common.files import log
 from engine.checkpoint import to_bytes
 from engine.trained import header
 from recipes.base import Recipe as Base
@@ -71,6 +72,7 @@ def run_command(name, *flags, text=b""):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [name])
+        patch.setattr(log, "propagate", False)  # pytest-xdist cannot send all that is said
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         try:
             status = cli.call(runpy.run_path(str(ROOT / name))["main"], list(map(str, flags)))

@@ -112,7 +112,7 @@ def test_ranks_are_numbers_of_smaller_scores_in_one_direction_and_scored_by_kend
     tau = -kendalltau(ranks, [entry["New-2_accuracy"] for entry in submission]).statistic
     assert json.loads(run("tools/score.py", *flags, "--json"))["mean_tau"] == pytest.approx(tau) and tau > 0.2
     text = run("tools/score.py", *flags)
-    assert text.count(f" {tau:.4f}") == 3 and ("coverage" in text) == bool(chain.intervals)
+    assert text.count(f" {tau:.4f}") == 3 and text.count("coverage") == len(chain.intervals)
     assert "not predicted in Track2_submitA_s.json, so not counted: veri\n" in text
     if chain.intervals:
         found = [entry["a_rank_interval"] for entry in read("new/intervals").values()]
@@ -130,6 +130,9 @@ def test_the_share_of_the_space_that_an_architecture_beats_is_counted(chain):
         task = {"beats": share} | ({"interval": intervals[i]} if intervals else {})
         assert (entry["arch"], entry["params"], entry["tasks"]) == (few[i], params, {"a": task, "New-2": task})
         assert f"{params / 1e6:.2f} M parameters" in text and f"{100 * share:.3f} %" in text
+        if intervals:
+            low, high = intervals[i]
+            assert f"{100 * low:.1f} to {100 * high:.1f} %" in text and "too narrow for the best" in text
     assert found[0]["tasks"]["a"]["beats"] > 0.8 > 0.2 > found[1]["tasks"]["a"]["beats"]
     assert (found[0]["heads"], found[1]["mlp_ratios"]) == ([12] * 12, [3] * 10)
 
@@ -205,15 +208,13 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(command, monkeyp
     assert list(finished) == ["sop_own.pth"]
     Path("go on").touch()
     assert "training 1 of 2 tasks" in run("main.py", *flags, "--resume")
-    resumed = files(tmp_path / "r")
-    run("main.py", *flags)
-    assert files(tmp_path / "r") == resumed and resumed.items() > finished.items()
+    assert files(tmp_path / "r").items() > finished.items()
 
 
 def test_a_snapshot_can_be_chosen_and_the_best_are_traversed(command, data_folder):
     where, taus, validations = (*WHERE, "--tasks", "veri", "sop"), [], []
     run("main.py", *where, "--log_path", "l", *SHORT, "--val_interval", 1)
-    run("tools/traverse.py", *where, "--top", 3)
+    run("tools/traverse.py", *where)
     truth = make_entries([entry["arch"] for entry in read(f"data/{TEST_FILE}").values()], start=201, seed=6)
     Path("truth").write_text(json.dumps(truth))
     for k in (1, 2, 3):
@@ -226,7 +227,7 @@ def test_a_snapshot_can_be_chosen_and_the_best_are_traversed(command, data_folde
     assert [tau for tau, _ in validations] == [f"{tau:.4f}" for tau in sorted(curve)[:-4:-1]]
     table = " ".join(run("tools/traverse.py", *where, "--top", 3, "--truth", "truth").split())
     assert all(" ".join(f"{tau:.4f}" for tau in (*row, np.mean(row))) in table for row in taus)
-    assert len(list(Path().glob("Track2*"))) == 6  # none by the last command
+    assert len(list(Path().glob("Track2*"))) == 13  # none by the last command
 
 
 def test_the_best_snapshot_is_one_that_has_a_tau():
@@ -281,14 +282,14 @@ def small(folder, count, test=None):
 
 
 @pytest.mark.parametrize(
-    ("folder", "flags", "results"),
+    ("folder", "flags", "results", "name"),
     [
-        ("my own 'data'", "--data_path \"my own 'data'\" --results_path 'r 1' --tasks cplfw", "r 1"),
-        ("the project/data", "--recipe ridge --tasks sop veri", "the project/results"),
-        (None, "--recipe gp --tasks sop", "the project/results/surrogate"),
+        ("own 'data'", "--data_path \"own 'data'\" --results_path 'r 1' --tasks cplfw", "r 1", "own 'data'_final"),
+        ("the project/data", "--recipe ridge --tasks sop veri", "the project/results", "ridge"),
+        (None, "--recipe gp --tasks sop", "the project/results/surrogate", "surrogate_gp"),
     ],
 )
-def test_advice_leads_from_missing_checkpoints_to_the_true_ranks(follow, folder, flags, results):
+def test_advice_leads_from_missing_checkpoints_to_the_true_ranks(follow, folder, flags, results, name):
     if folder:
         small(folder, 130, measured(RANKED))
     test = f"python 'the project/test.py' {flags}"
@@ -298,8 +299,7 @@ def test_advice_leads_from_missing_checkpoints_to_the_true_ranks(follow, folder,
     assert [os.path.dirname(run_logs)] == shlex.split(logs)
     for task in flags.split("--tasks ")[1].split():
         assert list(Path(run_logs, task, "train").glob("events*")) and list(Path(results).glob(f"{task}_*.pth"))
-    said = follow(test)
-    (submission,) = Path().glob("Track2*")
+    said, submission = follow(test), Path(f"Track2_submitA_test_{name}.json")
     before = read(submission)
     submission.unlink()
     follow(*advice("next: (bash .*) ranks the test architectures", output))
@@ -335,7 +335,8 @@ def test_recipes_sizes_and_snapshots_that_are_named_work(follow):
     line = f"python 'the project/tools/crossval.py' {flags}"
     follow(f"{line} {advice('.*; leave .*reference.* out: (--recipes .*)', follow(line, status=2))[0]}")
     sizes = advice(r".*expected numbers from (\d+) to (\d+).*", follow(line, "--sizes", 99, status=2))
-    follow(line, "--recipes", "ridge", "--sizes", *sizes)
+    for size in sizes:
+        follow(line, "--recipes", "ridge", "--sizes", size)
     for more in ("--num_epochs 9 --val_interval 2 --batch_size 8", "--recipe gp"):
         follow(f"python 'the project/main.py' {flags} {more}")
     line = f"python 'the project/test.py' {flags}"
