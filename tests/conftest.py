@@ -67,9 +67,6 @@ def command(home, tmp_path, monkeypatch):
     return run_command
 
 
-script = command
-
-
 @pytest.fixture(scope="session")
 def effects():
     """What the committed effects.json holds."""

@@ -18,6 +18,7 @@ from scipy.stats import kendalltau, rankdata
 
 import cli
 import recipes
+from common.files import log
 from dataset import Labels
 from engine.checkpoint import to_bytes
 from engine.model import score
@@ -78,6 +79,7 @@ def run_command(name, *flags, text=b""):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [name])
+        patch.setattr(log, "propagate", False)  # pytest-xdist cannot send all that is said
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         try:
             status = cli.call(runpy.run_path(str(ROOT / name))["main"], list(map(str, flags)))

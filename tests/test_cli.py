@@ -85,6 +85,7 @@ def fail(error):
 )
 def test_a_command_ends_with_a_status_and_at_most_a_line(monkeypatch, capsys, main, status, output, errors):
     monkeypatch.setattr(sys, "argv", ["a/command.py"])
+    monkeypatch.setattr(log, "propagate", False)  # pytest-xdist cannot send all that is said
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which is closed for writing after some errors
     assert cli.call(main) == status
     assert capsys.readouterr() == (output, errors)

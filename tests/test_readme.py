@@ -24,7 +24,8 @@ def add_the_recipe(project, name="neighbours", code=README_RECIPE):
     (line,) = re.findall(r'`("neighbours": .*?,)`', README)
     table = project / "recipes" / "__init__.py"
     line = line.replace("neighbours", name)
-    table.write_text(table.read_text().replace("RECIPES = {\n", f"RECIPES = {{\n    {line}\n"))
+    if line not in table.read_text():  # as in a project that has it
+        table.write_text(table.read_text().replace("RECIPES = {\n", f"RECIPES = {{\n    {line}\n"))
 
 
 def comparable(text, figures):
@@ -56,13 +57,14 @@ def test_the_commands_run_in_a_clone_and_print_what_it_shows_and_the_clone_stays
         return answer.stdout
 
     add_the_recipe(project)
-    run("git init && git add --all && python -m ruff check -q recipes && python -m ruff format -q --check recipes")
+    run("git init && git add --all && ruff check recipes/[_n]* && ruff format --check recipes/[_n]*")
     before, printed = run("git status --porcelain"), ""
     lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines() if line[:2] in ("ba", "py")]
     assert len(lines) >= 7
     for line in lines:
         printed += run(line + epochs if "train.sh" in line and "--recipe" not in line else line)
     run("python main.py --recipe neighbours --tasks sop")
+    run("for name in crossval traverse surrogate publish; do python tools/$name.py --help || exit 1; done")
     assert subprocess.run(["bash", project / "train.sh", "--wrong"], env=environment).returncode == 2
     assert run("git status --porcelain") == before and not (project / ".venv").exists()
     same = not epochs and on_the_published_runs_cpu(project / "results" / "surrogate")
