@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 import cli
 from common.files import InputError, read_file, write_file
-from common.metrics import standard_error
+from common.metrics import rank_table, standard_error
 from common.paths import project_path
 from dataset import load_train
 from engine.predictors import load
@@ -118,6 +118,34 @@ def draw_sizes(path):
     return figure
 
 
+def read_rounds(paths):
+    """Ranks of what rounds.py --json wrote for some tables: (measurements, {method: (tasks, measurements, seeds)})."""
+    try:
+        contents = [json.loads(read_file(path)) for path in paths]
+        methods = contents[0]["results"]
+        found = {name: np.concatenate([np.array(content["results"][name]) for content in contents]) for name in methods}
+        return contents[0]["measurements"], found
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{', '.join(paths)}: not what rounds.py --json writes of equal measurements: {error}"
+        ) from None
+
+
+def draw_rounds(measurements, found):
+    """True rank of the best that was measured, median of the tables of the median of the seeds, by measurements."""
+    figure, panel = pyplot.subplots(figsize=(4.6, 3), layout="constrained")
+    panel.set_prop_cycle(color=[TRAIN, VALIDATION, *OTHERS])
+    for name in ("random", "evolution", "rounds"):
+        panel.plot(measurements, np.median(np.median(found[name], 2), 0), "o-", ms=4, label=name)
+    panel.set(
+        xlabel="trainings", ylabel="true rank of the best found (0: the very best)", yscale="symlog", ylim=(-0.1, None)
+    )
+    panel.set_xticks(measurements, measurements)
+    panel.grid(color="#EEEEEE")
+    panel.legend(frameon=False)
+    return figure
+
+
 def save(figure, name):
     """Write a PNG of 64 colours to logs/, a third of the size of one with all colours."""
     buffer, small = io.BytesIO(), io.BytesIO()
@@ -131,8 +159,15 @@ def main(argv=None):
     help = "folder of the training file (default: data)"
     parser.add_argument("--data_path", type=cli.folder, default=project_path("data"), metavar="FOLDER", help=help)
     parser.add_argument("--sizes", metavar="FILE", help="draw only this file's taus by the number of labels")
+    help = "draw only what rounds.py wrote for these tables, and print it for all of them"
+    parser.add_argument("--rounds", nargs="+", metavar="FILE", help=help)
     args = parser.parse_args(argv)
     pyplot.rcParams.update(STYLE)
+    if args.rounds:
+        measurements, found = read_rounds(args.rounds)
+        save(draw_rounds(measurements, found), "rounds.png")
+        print(rank_table(measurements, found))
+        return
     if args.sizes is not None:
         save(draw_sizes(args.sizes), "sizes.png")
         return

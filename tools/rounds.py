@@ -28,6 +28,7 @@ from tqdm import tqdm
 import cli
 import recipes
 from common.files import InputError, write_file
+from common.metrics import rank_table
 from common.processes import cores, run_jobs
 from data.surrogate import generate
 from dataset import Labels, load_train
@@ -155,18 +156,11 @@ def replay(_, method, world, count, seed, recipe):
     return world.judge(METHODS[method](world, count, np.random.RandomState(seed), recipe))
 
 
-def table(measurements, found, is_table):
-    """Results as Markdown; found: {method: (tasks, measurements, seeds) array}."""
+def table(measurements, found):
+    """Mean scores as Markdown; found: {method: (tasks, measurements, seeds) array}."""
     lines = [f"| measurements | {' | '.join(found)} |", f"|--:{'|--:' * len(found)}|"]
     for i, count in enumerate(measurements):
-        cells = []
-        for values in found.values():
-            of_count = values[:, i]
-            if is_table:
-                cells.append(f"{np.median(np.median(of_count, 1)):g} ({(of_count == 0).mean():.0%} the best)")
-            else:
-                cells.append(f"{of_count.mean():.3f}")
-        lines.append(f"| {count} | {' | '.join(cells)} |")
+        lines.append(f"| {count} | {' | '.join(f'{values[:, i].mean():.3f}' for values in found.values())} |")
     return "\n".join(lines)
 
 
@@ -208,7 +202,7 @@ def main(argv=None):
             if result.error:
                 raise InputError(f"{name}: {result.error}")
             found[name][tuple(index)] = result.value
-    print(table(args.measurements, found, is_table))
+    print((rank_table if is_table else table)(args.measurements, found))
     if args.json:
         content = {"tasks": list(labels), "measurements": args.measurements, "ranks": is_table}
         content["results"] = {name: values.tolist() for name, values in found.items()}
