@@ -70,7 +70,7 @@ def standard_error(values, test_share):
 
 
 def rank_table(measurements, found):
-    """True ranks that searches ended with, as Markdown: median of the tasks of the median of the seeds, share of ranks 0.
+    """True ranks that searches ended with, as Markdown: the tasks' median of the seeds' medians, and the share of 0.
 
     found: {method: (tasks, measurements, seeds) array of ranks}.
     """
