@@ -126,9 +126,8 @@ def read_rounds(paths):
         found = {name: np.concatenate([np.array(content["results"][name]) for content in contents]) for name in methods}
         return contents[0]["measurements"], found
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{', '.join(paths)}: not what rounds.py --json writes of equal measurements: {error}"
-        ) from None
+        what = "not what rounds.py --json writes of equal measurements"
+        raise InputError(f"{', '.join(paths)}: {what}: {error}") from None
 
 
 def draw_rounds(measurements, found):
@@ -137,9 +136,8 @@ def draw_rounds(measurements, found):
     panel.set_prop_cycle(color=[TRAIN, VALIDATION, *OTHERS])
     for name in ("random", "evolution", "rounds"):
         panel.plot(measurements, np.median(np.median(found[name], 2), 0), "o-", ms=4, label=name)
-    panel.set(
-        xlabel="trainings", ylabel="true rank of the best found (0: the very best)", yscale="symlog", ylim=(-0.1, None)
-    )
+    panel.set(xlabel="trainings", ylabel="true rank of the best found (0: the very best)")
+    panel.set(yscale="symlog", ylim=(-0.1, None))
     panel.set_xticks(measurements, measurements)
     panel.grid(color="#EEEEEE")
     panel.legend(frameon=False)
