@@ -259,7 +259,7 @@ def test_the_published_run_ranks_a_test_file_alone_as_before_and_has_the_curves(
     own, published = (files(home / "logs" / name) for name in ("train_final", "published"))
     assert {Path(path).name for path in published} == {"events.out.tfevents.published"}  # not the machine's
     own, published = ({Path(path).parent: logged[path] for path in logged} for logged in (own, published))
-    assert own == published and len(own) == 16
+    assert own.items() <= published.items() and len(published) == 16 > len(own) > 12  # of few no tau is logged
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_advice_leads_from_missing_checkpoints_to_the_true_ranks(follow, folder,
     logs, run_logs = advice(r".*; curves: tensorboard --logdir (.*) \((.*)\)", output)
     assert [os.path.dirname(run_logs)] == shlex.split(logs)
     for task in flags.split("--tasks ")[1].split():
-        assert list(Path(run_logs, task, "train").glob("events*")) and list(Path(results).glob(f"{task}_*.pth"))
+        assert list(Path(run_logs, task).glob("*/events*")) and list(Path(results).glob(f"{task}_*.pth"))
     said, submission = follow(test), Path(f"Track2_submitA_test_{name}.json")
     before = read(submission)
     submission.unlink()
@@ -423,7 +423,7 @@ MISTAKES = {
         "--tasks x": f"data/{TRAIN_FILE}: does not label the task 'x'",
         "--recipe gp --train_ratio 0.5": "--train_ratio: the recipe gp has no such setting",
         "--recipe gp --results_path /proc/nowhere": "/proc/nowhere: No such file or directory",
-        "--tasks sop --train_ratio 0.8": f"{TOO_FEW}160 train and 40 validate; the recipe needs 250; or choose",
+        "--tasks sop --train_ratio 0.8": f"{TOO_FEW}160 train and 40 validate; the recipe needs 246; or choose",
         "--tasks sop --train_ratio 0.995": f"{TOO_FEW}199 train and 1 validate; the recipe needs 9801; or choose --r",
         "--recipe gp --results_path 'the project/results/published'": "the project/results/published/cplfw_gp.pth: ",
     },
