@@ -1,6 +1,7 @@
 """tools/propose.py through files alone, as a user does: random ones, labels, the best predicted, until all is known."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,10 @@ def test_rounds_find_the_best_and_end_when_all_is_measured(round_):
     assert "10 proposals: the best predicted by gp, proven\n" in said and len(set(proposed)) == 10
     assert not {*first, entries["pending"]["arch"]} & {*proposed}
     lines = [line for line in said.splitlines() if line[:4] in proposed]
-    assert len(lines) == 10 and "depth 3, block d d d  ms 7  beats" in "".join(lines) and " %)" in lines[0]
+    assert len(lines) == 10
+    assert all(
+        re.fullmatch(r".{5} depth \d, block( [a-d]){2,3}  ms \d  beats \S+ % \(\S+ to \S+ %\)", line) for line in lines
+    )
     best = {json.loads(train.read_text())[name]["arch"] for name in json.loads(train.read_text())}
     assert "2333" in best  # the very best of 96
     said, rest = round_("--count", 500)
