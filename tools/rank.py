@@ -26,7 +26,7 @@ def read(space, arguments):
     """Architecture strings from the command line or, for "-", standard input; raises InputError."""
     keys = [f"architecture {i}" for i in range(1, len(arguments) + 1)]
     if arguments == ["-"]:
-        arguments = sys.stdin.read().splitlines()
+        arguments = sys.stdin.buffer.read().decode(errors="replace").splitlines()
         keys = [f"standard input: line {i}" for i in range(1, len(arguments) + 1)]
         if not arguments:
             raise InputError("standard input: is empty: expected one architecture per line")
