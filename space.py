@@ -64,20 +64,16 @@ class Space:
         self.name, self.decisions, self.absent = name, decisions, absent
         self.counts = np.array([len(decision.choices) for decision in decisions])
         self.positions = {decision.name: i for i, decision in enumerate(decisions)}
-        if len(self.positions) < len(decisions):
-            names = [decision.name for decision in decisions]
-            raise InputError(f"two decisions are called {next(n for n in names if names.count(n) > 1)!r}: rename one")
+        if name := _twice([decision.name for decision in decisions]):
+            raise InputError(f"two decisions are called {name!r}: rename one")
         self.parent, self.allowed = [None] * len(decisions), {}
         for i, decision in enumerate(decisions):
             self._check(decision)
             if decision.parent is not None:
                 self.parent[i] = self._parent(i, decision)
-                chosen = [_json(choice) for choice in decisions[self.parent[i]].choices]
-                when = [
-                    _index(chosen, choice, f"{decision.name}: condition on {decision.parent}")
-                    for choice in decision.when
-                ]
-                self.allowed[i] = np.isin(np.arange(len(chosen) + 1), when)  # the last is for an absent parent
+                choices, where = decisions[self.parent[i]].choices, f"{decision.name}: condition on {decision.parent}"
+                when = [_index(choices, choice, where) for choice in decision.when]
+                self.allowed[i] = np.isin(np.arange(len(choices) + 1), when)  # the last is for an absent parent
         self.parents = sorted({parent for parent in self.parent if parent is not None})
         keys = [(_kind(d), d.type, *map(_json, d.choices)) for d in decisions]
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -105,10 +101,8 @@ class Space:
             raise InputError(f"{decision.name}: has no choices")
         if len(decision.choices) > len(decision.characters):
             raise InputError(f"{decision.name}: has {len(decision.choices)} choices: at most {len(CHARACTERS)}")
-        texts = [_json(choice) for choice in decision.choices]
-        if len(set(texts)) < len(texts):
-            twice = next(text for text in texts if texts.count(text) > 1)
-            raise InputError(f"{decision.name}: the choice {twice} occurs twice")
+        if choice := _twice([_json(choice) for choice in decision.choices]):
+            raise InputError(f"{decision.name}: the choice {choice} occurs twice")
 
     def _parent(self, i, decision):
         parent = self.positions.get(decision.parent)
@@ -140,13 +134,14 @@ class Space:
     @cached_property
     def size(self):
         """Number of architectures."""
-        children = {i: [c for c, parent in enumerate(self.parent) if parent == i] for i in range(len(self.decisions))}
-
-        def count(i):
-            present = ([c for c in children[i] if self.allowed[c][choice]] for choice in range(self.counts[i]))
-            return sum(math.prod(map(count, some)) for some in present)
-
-        return math.prod(count(i) for i, parent in enumerate(self.parent) if parent is None)
+        sizes = {None: 1}  # ways to make each decision and all that depends on it; None: those that depend on nothing
+        for i in reversed(range(len(self.decisions))):
+            children = [child for child in self.allowed if self.parent[child] == i]
+            present = ([child for child in children if self.allowed[child][c]] for c in range(self.counts[i]))
+            sizes[i] = sum(math.prod(sizes[child] for child in some) for some in present)
+            if self.parent[i] is None:
+                sizes[None] *= sizes[i]
+        return sizes[None]
 
     @cached_property
     def digest(self):
@@ -172,19 +167,16 @@ class Space:
         """
         length = len(self.decisions)
 
-        def fail(i, why):
-            raise InputError(f"{keys[i] if keys else f'architecture {i}'}: arch {why}")
+        def error(i, why):
+            return InputError(f"{keys[i] if keys else f'architecture {i}'}: arch {why}")
 
         if not (set(map(type, architectures)) <= {str} and set(map(len, architectures)) <= {length}):
+            architectures = list(architectures)
             for i, architecture in enumerate(architectures):
-                if not isinstance(architecture, str | dict):
-                    fail(i, f"is {_json(architecture)[:40]}: expected a string of {length} characters or an object")
-                if isinstance(architecture, str) and len(architecture) != length:
-                    fail(i, f"has {len(architecture)} characters: expected {length}")
-            architectures = [
-                arch if isinstance(arch, str) else self._string(arch, lambda why, i=i: fail(i, why))
-                for i, arch in enumerate(architectures)
-            ]
+                try:
+                    architectures[i] = self._string(architecture)
+                except InputError as why:
+                    raise error(i, why) from None
         text = "".join(architectures).encode("latin-1", "replace")
         characters = np.frombuffer(text, np.uint8).reshape(-1, length)
         choices = self._codes.reshape(-1).take(characters + 256 * np.arange(length))
@@ -199,24 +191,30 @@ class Space:
             if decision.parent is not None:
                 parent = self.parent[position]
                 expected += f", as {decision.parent} is {self.decisions[parent].choices[choices[i, parent]]}"
-            fail(i, f"position {position} ({decision.name}) is {found!r}: expected {expected}")
+            raise error(i, f"position {position} ({decision.name}) is {found!r}: expected {expected}")
         return choices
 
-    def _string(self, values, fail):
-        """String of an object {decision: choice}; calls fail(why) where it is not an architecture."""
-        choices = np.full((1, len(self.decisions)), ABSENT)
-        for name in values:
+    def _string(self, architecture):
+        """String of an architecture, which may be an object {decision: choice}; raises InputError for another value."""
+        length, choices = len(self.decisions), np.full((1, len(self.decisions)), ABSENT)
+        if isinstance(architecture, str):
+            if len(architecture) != length:
+                raise InputError(f"has {len(architecture)} characters: expected {length}")
+            return architecture
+        if not isinstance(architecture, dict):
+            what = _json(architecture)[:40]
+            raise InputError(f"is {what}: expected a string of {length} characters or an object")
+        for name in architecture:
             if name not in self.positions:
-                fail(f"has {name!r}, which is no decision of {self.name}")
+                raise InputError(f"has {name!r}, which is no decision of {self.name}")
         for i, decision in enumerate(self.decisions):
             if not self.present(choices)[0, i]:
-                if decision.name in values:
-                    fail(f"has {decision.name!r}, which is not present: leave it out")
-            elif decision.name in values:
-                texts = [_json(choice) for choice in decision.choices]
-                choices[0, i] = _index(texts, values[decision.name], decision.name, fail)
+                if decision.name in architecture:
+                    raise InputError(f"has {decision.name!r}, which is not present: leave it out")
+            elif decision.name in architecture:
+                choices[0, i] = _index(decision.choices, architecture[decision.name], decision.name)
             elif self.counts[i] > 1:
-                fail(f"lacks {decision.name!r}")
+                raise InputError(f"lacks {decision.name!r}")
             else:
                 choices[0, i] = 0  # a constant
         return self.strings(choices)[0]
@@ -334,15 +332,16 @@ def _is_number(value):
     return type(value) in (int, float) and -1e300 < value < 1e300
 
 
-def _raise(message):
-    raise InputError(message)
+def _twice(names):
+    """The first name that occurs twice, or None."""
+    return next((name for name in names if names.count(name) > 1), None)
 
 
-def _index(texts, value, where, fail=_raise):
-    """Place of a value among choices as JSON; calls fail(message) where it is none."""
-    text = _json(value)
+def _index(choices, value, where):
+    """Place of a value among choices; raises InputError where it is none."""
+    texts, text = [_json(choice) for choice in choices], _json(value)
     if text not in texts:
-        fail(f"{where} is {text[:40]}: expected {' or '.join(texts)}")
+        raise InputError(f"{where} is {text[:40]}: expected {' or '.join(texts)}")
     return texts.index(text)
 
 
@@ -367,17 +366,19 @@ def read_space(path):
 
 
 def _from_json(content):
-    if not isinstance(content, dict) or not isinstance(content.get("hyperparameters"), list):
+    content = content if isinstance(content, dict) else {}
+    entries, conditions = content.get("hyperparameters"), content.get("conditions") or []
+    if not isinstance(entries, list) or not isinstance(conditions, list):
         raise InputError('expected ConfigSpace\'s JSON: {"hyperparameters": [...], "conditions": [...]}')
     if content.get("forbiddens"):
         raise InputError("forbidden clauses are not supported: remove them, or make them conditions")
     fields = {"categorical": "choices", "ordinal": "sequence", "constant": "value"}
     decisions = {}
-    for entry in content["hyperparameters"]:
+    for entry in entries:
         name, type_ = (entry.get(key) if isinstance(entry, dict) else None for key in ("name", "type"))
         if not isinstance(name, str) or not name:
             raise InputError(f"hyperparameter {len(decisions) + 1}: expected an object with a name")
-        if type_ not in fields:
+        if type_ not in list(fields):  # it may be any JSON
             raise InputError(f"{name}: the type {_json(type_)} is not supported: expected {', '.join(fields)}")
         choices = entry.get(fields[type_])
         if type_ == "constant" and fields[type_] in entry:
@@ -386,13 +387,14 @@ def _from_json(content):
             raise InputError(f"{name}: {fields[type_]!r} is missing or no list")
         if name in decisions:
             raise InputError(f"two decisions are called {name!r}: rename one")
-        kind = (entry.get("meta") or {}).get("kind", "") if isinstance(entry.get("meta"), dict | None) else ""
+        meta = entry.get("meta")
+        kind = meta.get("kind", "") if isinstance(meta, dict) else ""
         decisions[name] = Decision(type_, name, tuple(choices), str(kind))
     if not decisions:
         raise InputError("has no hyperparameters")
-    for condition in content.get("conditions") or ():
+    for condition in conditions:
         child, type_ = (condition.get(key) if isinstance(condition, dict) else None for key in ("child", "type"))
-        if child not in decisions:
+        if child not in list(decisions):
             raise InputError(f"a condition is on {_json(child)}, which is no decision")
         if type_ not in ("EQ", "IN"):
             raise InputError(f"condition on {child}: the type {_json(type_)} is not supported: expected EQ or IN")
