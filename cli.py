@@ -215,6 +215,28 @@ def checked_budgets(args, space):
     return dict(args.max)
 
 
+def add_json(parser, help):
+    """Add --json for a file that the command writes."""
+    parser.add_argument("--json", type=output_file, metavar="FILE", help=help)
+
+
+def add_jobs(parser, what):
+    """Add --jobs, the number of processes."""
+    parser.add_argument("--jobs", type=positive, help=f"{what} (default: the number of cores)")
+
+
+def add_seed(parser, what):
+    """Add --seed."""
+    parser.add_argument("--seed", type=seed, default=0, help=f"seed of {what} (default: 0)")
+
+
+def add_seeds(parser, default):
+    """Add --seeds and --first, for consecutive seeds."""
+    help = f"how many seeds (default: {default})"
+    parser.add_argument("--seeds", type=positive, default=default, metavar="N", help=help)
+    parser.add_argument("--first", type=seed, default=0, metavar="SEED", help="the first of them (default: 0)")
+
+
 def add_budgets(parser):
     """Add --max."""
     help = "only architectures whose cost NAME (of space.json; params, macs) is at most VALUE; may be repeated"

@@ -32,7 +32,7 @@ def parse_arguments(argv):
     cli.add_output(parser, "--log_path", "logs", "folder of the TensorBoard files")
     help = "name of the run in the logs (default: train_final; train_RECIPE with another recipe)"
     parser.add_argument("--save_name", type=cli.file_name, help=help)
-    parser.add_argument("--jobs", type=cli.positive, help="tasks trained side by side (default: the number of cores)")
+    cli.add_jobs(parser, "tasks trained side by side")
     help = "epochs between two lines, where the output is not a terminal (default: 50)"
     parser.add_argument("--log_interval", type=cli.positive, default=50, help=help)
     help = "skip tasks already trained on this data with these settings and versions"

@@ -97,6 +97,11 @@ def read_json(path):
         raise InputError(f"{path}: not JSON that can be read: {first_line(error)}") from None
 
 
+def write_json(path, content, indent=None):
+    """Replace the file `path` by the content as JSON, as write_file does."""
+    write_file(path, json.dumps(content, indent=indent).encode())
+
+
 def write_file(path, data):
     """Replace the file `path` atomically: a killed process leaves the old content or the new, never a part.
 

@@ -74,9 +74,20 @@ def rank_table(measurements, found):
 
     found: {method: (tasks, measurements, seeds) array of ranks}.
     """
-    lines = [f"| trainings | {' | '.join(found)} |", f"|--:{'|--:' * len(found)}|"]
-    for i, count in enumerate(measurements):
-        medians = {name: np.median(np.median(ranks[:, i], 1)) for name, ranks in found.items()}
-        cells = (f"{medians[name]:g} ({(ranks[:, i] == 0).mean():.0%})" for name, ranks in found.items())
-        lines.append(f"| {count} | {' | '.join(cells)} |")
+
+    def cell(i, ranks):
+        return f"{np.median(np.median(ranks[:, i], 1)):g} ({(ranks[:, i] == 0).mean():.0%})"
+
+    return markdown("trainings", measurements, found, cell)
+
+
+def markdown(title, rows, columns, cell, first="--:"):
+    """A table as Markdown.
+
+    title: of the column with the names `rows`; columns: {name: values}; cell(i, values): text of row i in a column;
+    first: rule below the first column, "---" aligns it left.
+    """
+    lines = [f"| {title} | {' | '.join(columns)} |", f"|{first}{'|--:' * len(columns)}|"]
+    for i, row in enumerate(rows):
+        lines.append(f"| {row} | {' | '.join(cell(i, values) for values in columns.values())} |")
     return "\n".join(lines)

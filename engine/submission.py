@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import InputError, log, write_file
+from common.files import InputError, log, write_json
 from common.metrics import ranks
 from dataset import load_entries, load_same
 from engine.predictors import rank_intervals, score_all
@@ -46,9 +46,9 @@ def write_submission(predictors, test_file, path, intervals_path=None, device="c
         kept = _kept(path, entries, ours)
         for name, entry in entries.items():
             entry |= dict.fromkeys(others, NOT_PREDICTED) | kept.get(name, {})
-        write_file(path, json.dumps(entries).encode())
+        write_json(path, entries)
     if intervals_path:
-        write_file(intervals_path, json.dumps(intervals).encode())
+        write_json(intervals_path, intervals)
     return len(entries)
 
 

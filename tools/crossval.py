@@ -13,7 +13,6 @@ data that folds share (common/metrics.py).
 
 import contextlib
 import itertools
-import json
 import sys
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from tqdm import tqdm
 
 import cli
 import recipes
-from common.files import InputError, log, write_file
-from common.metrics import kendall_tau, standard_error
+from common.files import InputError, log, write_json
+from common.metrics import kendall_tau, markdown, standard_error
 from common.processes import cores, run_jobs
 from dataset import load_train
 from engine.model import score
@@ -99,25 +98,25 @@ def table(tasks, taus):
     taus: {recipe: (seeds, folds, tasks) array}.
     """
     folds = {name: values.reshape(-1, len(tasks)) for name, values in taus.items()}
-    rule = f"|---{'|--:' * len(folds)}|"
-    lines = [f"| tau | {' | '.join(folds)} |", rule]
-    for t, task in enumerate(tasks):
-        lines.append(f"| {task} | {' | '.join(mean(values[:, t]) for values in folds.values())} |")
-    lines.append(f"| **mean** | {' | '.join(mean(values.mean(1)) for values in folds.values())} |")
-    lines += ["", f"| row minus column | {' | '.join(folds)} |", rule]
-    for name, row in folds.items():
-        cells = (mean((row - column).mean(1)) if row is not column else "" for column in folds.values())
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = list(folds.values())
+
+    def of_task(t, values):
+        return mean(values[:, t] if t < len(tasks) else values.mean(1))
+
+    def difference(i, column):
+        return mean((rows[i] - column).mean(1)) if rows[i] is not column else ""
+
+    first = markdown("tau", [*tasks, "**mean**"], folds, of_task, "---")
+    return f"{first}\n\n{markdown('row minus column', folds, folds, difference, '---')}"
 
 
 def table_by_size(sizes, n, taus):
     """Mean taus of all tasks as Markdown, a row for each size. taus: {recipe: (sizes, seeds, folds, tasks) array}."""
-    lines = [f"| labels | {' | '.join(taus)} |", f"|--:{'|--:' * len(taus)}|"]
-    for i, size in enumerate(sizes):
-        cells = (mean(values[i].mean(-1).ravel(), n / FOLDS / size) for values in taus.values())
-        lines.append(f"| {size} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+    def cell(i, values):
+        return mean(values[i].mean(-1).ravel(), n / FOLDS / sizes[i])
+
+    return markdown("labels", sizes, taus, cell)
 
 
 def parse_arguments(argv):
@@ -127,11 +126,12 @@ def parse_arguments(argv):
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, metavar="RECIPE", help=help)
     help = "train each fold on its first N architectures only, for each N"
     parser.add_argument("--sizes", nargs="+", type=cli.positive, metavar="N", help=help)
-    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the first permutation (default: 0)")
+    cli.add_seed(parser, "the first permutation")
     parser.add_argument("--repeats", type=cli.positive, default=1, help="permutations, consecutive seeds (default: 1)")
-    parser.add_argument("--jobs", type=cli.positive, help="processes (default: the number of cores)")
-    help = "write every tau: {recipe: [seed][fold][task]}, with --sizes {recipe: [size][seed][fold][task]}"
-    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help=help)
+    cli.add_jobs(parser, "processes")
+    cli.add_json(
+        parser, "write every tau: {recipe: [seed][fold][task]}, with --sizes {recipe: [size][seed][fold][task]}"
+    )
     args = parser.parse_args(argv)
     if args.seed + args.repeats > 2**32:
         parser.error("--repeats: the last seed is above 2**32 - 1")
@@ -177,7 +177,7 @@ def main(argv=None):
         print(table(labels, taus))
     if args.json:
         content["tau"] = {name: np.where(np.isnan(values), None, values).tolist() for name, values in taus.items()}
-        write_file(args.json, json.dumps(content).encode())
+        write_json(args.json, content)
 
 
 if __name__ == "__main__":

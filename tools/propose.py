@@ -13,14 +13,13 @@ standardised scores, as in search.py.
 """
 
 import itertools
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
-from common.files import log, write_file
+from common.files import log, write_json
 from dataset import read_train
 from engine.proposals import RANDOM, propose
 
@@ -47,12 +46,10 @@ def main(argv=None):
     parser.add_argument("--count", type=cli.positive, default=10, metavar="N", help="how many (default: 10)")
     help = f"labels from which predictions choose (default: {RANDOM})"
     parser.add_argument("--random", type=cli.positive, default=RANDOM, metavar="N", help=help)
-    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the random ones (default: 0)")
+    cli.add_seed(parser, "the random ones")
     help = "time limit of the search, unproven after it (default: 60)"
     parser.add_argument("--seconds", type=cli.positive, default=60, metavar="N", help=help)
-    parser.add_argument(
-        "--json", type=cli.output_file, metavar="FILE", help="write entries that are ready to get labels"
-    )
+    cli.add_json(parser, "write entries that are ready to get labels")
     args = parser.parse_args(argv)
     data = cli.open_data(args.data_path)
     limits = cli.checked_budgets(args, data.space)
@@ -61,8 +58,16 @@ def main(argv=None):
     entries, fields = {}, {name: f"{name}_accuracy" for name in args.tasks or ["own"]}
     if data.train_file.exists():
         entries, fields, _ = read_train(data.train_file, args.tasks, data.space)
-    options = {"recipe": args.recipe, "limits": limits, "random": args.random, "seed": args.seed}
-    proposals = propose(data, args.count, tasks=args.tasks, seconds=args.seconds, **options)
+    proposals = propose(
+        data,
+        args.count,
+        tasks=args.tasks,
+        recipe=args.recipe,
+        limits=limits,
+        random=args.random,
+        seed=args.seed,
+        seconds=args.seconds,
+    )
     log.info(f"{len(proposals.architectures)} proposals: {proposals.reason}")
     if proposals.architectures:
         print(text(data.space, proposals))
@@ -70,7 +75,7 @@ def main(argv=None):
         names = (f"arch{i}" for i in itertools.count(len(entries) + 1) if f"arch{i}" not in entries)
         nothing = dict.fromkeys(fields.values())
         content = {next(names): {"arch": arch, **nothing} for arch in proposals.architectures}
-        write_file(args.json, json.dumps(content, indent=1).encode())
+        write_json(args.json, content, indent=1)
         log.info(f"{args.json}: written; replace null by the labels, and add the entries to {data.train_file}")
 
 

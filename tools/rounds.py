@@ -15,7 +15,6 @@ result's score without noise (lower is better).
 
 import collections
 import contextlib
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -27,8 +26,8 @@ from tqdm import tqdm
 
 import cli
 import recipes
-from common.files import InputError, write_file
-from common.metrics import rank_table
+from common.files import InputError, write_json
+from common.metrics import markdown, rank_table
 from common.processes import cores, run_jobs
 from data.surrogate import generate
 from dataset import Labels, load_train
@@ -58,11 +57,9 @@ class Table:
         """Label of an architecture."""
         return self.values[name]
 
-    def draw(self, known, random):
-        """A random architecture that is not known."""
-        return next(
-            name for name in iter(lambda: self.names[random.randint(len(self.names))], None) if name not in known
-        )
+    def draw(self, random):
+        """A random architecture."""
+        return self.names[random.randint(len(self.names))]
 
     def predicted_best(self, model, count, known):
         """The `count` best predicted of all that are not known."""
@@ -86,9 +83,8 @@ class Surrogate:
     def measure(self, name, random):
         return self.judge(name) + self.effects["residual"] * random.standard_normal()
 
-    def draw(self, known, random):
-        drawn = (self.space.strings(self.space.draw(1, random))[0] for _ in itertools.count())
-        return next(name for name in drawn if name not in known)
+    def draw(self, random):
+        return self.space.strings(self.space.draw(1, random))[0]
 
     def predicted_best(self, model, count, known):
         return best(model, count, exclude=known).architectures
@@ -104,37 +100,43 @@ def fit(world, measured, recipe):
     return fit_labels(recipes.get(recipe, world.space), find_task("replay"), labels).model
 
 
-def measure_random(world, measured, count, random):
-    """Add `count` random measurements."""
-    for _ in range(count):
-        name = world.draw(measured, random)
+def draw_new(world, known, random):
+    """A random architecture that is not known."""
+    while (name := world.draw(random)) in known:
+        pass
+    return name
+
+
+def measure_random(world, count, random):
+    """Measure `count` random architectures: {architecture: label}."""
+    measured = {}
+    while len(measured) < count:
+        name = draw_new(world, measured, random)
         measured[name] = world.measure(name, random)
+    return measured
 
 
 def by_random(world, count, random, recipe):
-    measured = {}
-    measure_random(world, measured, count, random)
+    measured = measure_random(world, count, random)
     return min(measured, key=measured.get)
 
 
 def by_evolution(world, count, random, recipe):
-    measured = {}
-    measure_random(world, measured, min(POPULATION, count), random)
+    measured = measure_random(world, min(POPULATION, count), random)
     living = collections.deque(measured, maxlen=POPULATION)
     while len(measured) < count:
         parent = min((living[i] for i in random.randint(len(living), size=SAMPLE)), key=measured.get)
         tried = (mutate(world.space, world.space.parse([parent])[0], random) for _ in range(100))
         children = (world.space.strings(child[None])[0] for child in tried)
         child = next((name for name in children if name not in measured and world.has(name)), None)
-        child = child or world.draw(measured, random)
+        child = child or draw_new(world, measured, random)
         measured[child] = world.measure(child, random)
         living.append(child)
     return min(measured, key=measured.get)
 
 
 def by_rounds(world, count, random, recipe):
-    measured = {}
-    measure_random(world, measured, count // 2, random)
+    measured = measure_random(world, count // 2, random)
     while len(measured) < count:
         size = min(ROUND, count - len(measured))
         for name in world.predicted_best(fit(world, measured, recipe), size, set(measured)):
@@ -143,8 +145,7 @@ def by_rounds(world, count, random, recipe):
 
 
 def by_prediction(world, count, random, recipe):
-    measured = {}
-    measure_random(world, measured, count, random)
+    measured = measure_random(world, count, random)
     return world.predicted_best(fit(world, measured, recipe), 1, set(measured))[0]
 
 
@@ -158,10 +159,7 @@ def replay(_, method, world, count, seed, recipe):
 
 def table(measurements, found):
     """Mean scores as Markdown; found: {method: (tasks, measurements, seeds) array}."""
-    lines = [f"| measurements | {' | '.join(found)} |", f"|--:{'|--:' * len(found)}|"]
-    for i, count in enumerate(measurements):
-        lines.append(f"| {count} | {' | '.join(f'{values[:, i].mean():.3f}' for values in found.values())} |")
-    return "\n".join(lines)
+    return markdown("measurements", measurements, found, lambda i, values: f"{values[:, i].mean():.3f}")
 
 
 def main(argv=None):
@@ -170,13 +168,10 @@ def main(argv=None):
     cli.add_recipe(parser, "gp")
     help = "how many to replay (default: 50 100 200)"
     parser.add_argument("--measurements", nargs="+", type=cli.positive, default=[50, 100, 200], metavar="N", help=help)
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help="only these"
-    )
-    parser.add_argument("--seeds", type=cli.positive, default=10, metavar="N", help="how many seeds (default: 10)")
-    parser.add_argument("--first", type=cli.seed, default=0, metavar="SEED", help="the first of them (default: 0)")
-    parser.add_argument("--jobs", type=cli.positive, help="processes (default: the number of cores)")
-    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write every result")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help="only these")
+    cli.add_seeds(parser, 10)
+    cli.add_jobs(parser, "processes")
+    cli.add_json(parser, "write every result")
     args = parser.parse_args(argv)
     data = cli.open_data(args.data_path)
     if args.json:
@@ -206,7 +201,7 @@ def main(argv=None):
     if args.json:
         content = {"tasks": list(labels), "measurements": args.measurements, "ranks": is_table}
         content["results"] = {name: values.tolist() for name, values in found.items()}
-        write_file(args.json, json.dumps(content).encode())
+        write_json(args.json, content)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ and --seconds end the search with the best found so far, and say by how much oth
 """
 
 import contextlib
-import json
 import math
 import sys
 import time
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 import cli
-from common.files import InputError, log, write_file
+from common.files import InputError, log, write_json
 from engine.model import combine, score
 from engine.predictors import SAMPLED, shares_beaten
 from search.evolution import evolve
@@ -85,7 +84,7 @@ def parse_arguments(argv):
     parser.add_argument("--pareto", action="store_true", help="also the best score for every value of the first cost")
     help = "time limit, unproven after it (default: 60; none for the competition's space)"
     parser.add_argument("--seconds", type=cli.positive, metavar="N", help=help)
-    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the architectures to this file")
+    cli.add_json(parser, "write the architectures to this file")
     return parser.parse_args(argv)
 
 
@@ -160,7 +159,7 @@ def main(argv=None):
         print(table(space, names, others, shares[:, len(ours) :], decisions=False))
     if args.json and not pressed:
         content = {"tasks": names, "recipe": args.recipe, "proven": not found.left, "architectures": ours}
-        write_file(args.json, json.dumps(content | ({"pareto": others} if front else {}), indent=1).encode())
+        write_json(args.json, content | ({"pareto": others} if front else {}), indent=1)
     return 130 if pressed else 0
 
 

@@ -69,7 +69,7 @@ def main(argv=None):
     parser.add_argument("folder", type=cli.folder, metavar="FOLDER", help="data folder to make")
     help = "random architectures in the training file, or all (default: 100)"
     parser.add_argument("--labels", default="100", metavar="N", help=help)
-    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of their choice (default: 0)")
+    cli.add_seed(parser, "their choice")
     args = parser.parse_args(argv)
     space, table = read_table(args.table)
     count = len(table) if args.labels == "all" else cli.positive(args.labels)
