@@ -10,7 +10,6 @@ is fitted to the labels and to their normal scores, and the better mean is shown
 """
 
 import importlib.util
-import json
 import sys
 import time
 from importlib.metadata import version
@@ -24,8 +23,8 @@ from scipy.stats import kendalltau
 
 import cli
 import recipes
-from common.files import write_file
-from common.metrics import normal_scores
+from common.files import InputError, write_json
+from common.metrics import markdown, normal_scores
 from common.processes import one_thread
 from dataset import encode, load_train
 from engine.model import score
@@ -43,15 +42,12 @@ def by_recipe(name):
 
 
 def by_trees(name):
-    """A method of scikit-learn."""
+    """A method of a class of scikit-learn."""
 
     def method(space, labels, targets, others):
         from sklearn import ensemble
 
-        options = {"random_state": 0, "n_estimators": 200}
-        model = {"forest": ensemble.RandomForestRegressor, "boosting": ensemble.GradientBoostingRegressor}[name](
-            **options
-        )
+        model = getattr(ensemble, name)(random_state=0, n_estimators=200)
         return model.fit(_one_hot(space, labels.architectures), targets).predict(_one_hot(space, others))
 
     return method
@@ -75,8 +71,13 @@ def by_botorch(space, labels, targets, others):
         return torch.cat([model.posterior(part).mean[:, 0] for part in asked.split(2000)])
 
 
-METHODS = {"gp": by_recipe("gp"), "ridge": by_recipe("ridge"), "forest": by_trees("forest")}
-METHODS |= {"boosting": by_trees("boosting"), "botorch": by_botorch}
+METHODS = {
+    "gp": by_recipe("gp"),
+    "ridge": by_recipe("ridge"),
+    "forest": by_trees("RandomForestRegressor"),
+    "boosting": by_trees("GradientBoostingRegressor"),
+    "botorch": by_botorch,
+}
 NEEDS = {"forest": "sklearn", "boosting": "sklearn", "botorch": "botorch"}
 PACKAGES = {"sklearn": "scikit-learn", "botorch": "botorch"}
 
@@ -86,37 +87,38 @@ def table(counts, found):
 
     found: {method: (targets, counts, tasks, seeds)}, of which the better targets are shown.
     """
-    lines = [f"| labels | {' | '.join(found)} |", f"|--:{'|--:' * len(found)}|"]
-    for i, count in enumerate(counts):
-        cells = []
-        for taus in found.values():
-            of_seeds = max((of_targets[i].mean(0) for of_targets in taus), key=np.mean)
-            cells.append(f"{of_seeds.mean():.3f} ({of_seeds.std(ddof=1) / len(of_seeds) ** 0.5:.3f})")
-        lines.append(f"| {count} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+    def cell(i, taus):
+        of_seeds = max((of_targets[i].mean(0) for of_targets in taus), key=np.mean)
+        return f"{of_seeds.mean():.3f} ({of_seeds.std(ddof=1) / len(of_seeds) ** 0.5:.3f})"
+
+    return markdown("labels", counts, found, cell)
 
 
 @one_thread()
 def main(argv=None):
     parser = cli.Parser(description=__doc__)
     cli.add_data(parser)
-    parser.add_argument(
-        "--labels", nargs="+", type=cli.positive, default=[50, 200], metavar="N", help="(default: 50 200)"
-    )
+    help = "how many to fit to (default: 50 200)"
+    parser.add_argument("--labels", nargs="+", type=cli.positive, default=[50, 200], metavar="N", help=help)
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help="only these")
-    parser.add_argument("--seeds", type=cli.positive, default=5, metavar="N", help="how many seeds (default: 5)")
-    parser.add_argument("--first", type=cli.seed, default=0, metavar="SEED", help="the first of them (default: 0)")
-    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write every tau")
+    cli.add_seeds(parser, 5)
+    cli.add_json(parser, "write every tau")
     args = parser.parse_args(argv)
     data = cli.open_data(args.data_path)
     if args.json:
         data.check_output(args.json)
     _, labels = load_train(data.train_file, args.tasks, data.space)
-    there = {name for name in METHODS if name not in NEEDS or importlib.util.find_spec(NEEDS[name])}
-    methods = [name for name in args.methods or METHODS if name in there]
+    fewest = min(len(of_task.ranks) for of_task in labels.values())
+    if not 2 <= min(args.labels) <= max(args.labels) <= fewest - 2:
+        raise InputError(
+            f"--labels: expected numbers from 2 to {fewest - 2}: {data.train_file} has {fewest} architectures"
+        )
+    versions = {name: version(name) for module, name in PACKAGES.items() if importlib.util.find_spec(module)}
+    there = (name for name in args.methods or METHODS if name not in NEEDS or PACKAGES[NEEDS[name]] in versions)
     shape = len(args.labels), len(labels), args.seeds
-    found = {name: np.zeros((1 + (name in NEEDS), *shape)) for name in methods}
-    seconds = dict.fromkeys(methods, 0.0)
+    found = {name: np.zeros((1 + (name in NEEDS), *shape)) for name in there}
+    seconds = dict.fromkeys(found, 0.0)
     for i, t, s in np.ndindex(shape):
         of_task = list(labels.values())[t]
         order = np.random.RandomState(args.first + s).permutation(len(of_task.ranks))
@@ -128,15 +130,14 @@ def main(argv=None):
                 seconds[name] += (time.perf_counter() - began) / len(taus)
                 taus[j, i, t, s] = kendalltau(scores, asked.values).statistic
     print(table(args.labels, found))
-    versions = {name: version(name) for name in PACKAGES.values() if importlib.util.find_spec(name.replace("-", "_"))}
-    fits = len(args.labels) * len(labels) * args.seeds
-    print(f"{data.space.name}, {', '.join(labels)}; seconds a fit and ranking:", end=" ")
+    each = ", ".join(f"{name} {total / np.prod(shape):.2f}" for name, total in seconds.items())
     print(
-        ", ".join(f"{name} {each / fits:.2f}" for name, each in seconds.items()), "; torch", torch.__version__, versions
+        f"{data.space.name}, {', '.join(labels)}; seconds a fit and ranking: {each}; torch {torch.__version__}",
+        versions,
     )
     if args.json:
         content = {"labels": args.labels, "tau": {name: taus.tolist() for name, taus in found.items()}}
-        write_file(args.json, json.dumps(content).encode())
+        write_json(args.json, content)
 
 
 if __name__ == "__main__":
