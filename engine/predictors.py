@@ -44,22 +44,22 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
         _, entries = load_entries(data.train_file, data.space)
         sha, tasks = digest(entries), tasks or label_fields(data.train_file, entries)
     folder = Path(results or (data.results if data else published))
+    folders = [folder, published] if not results and recipe.space is VIT else [folder]
     wanted = map(find_task, tasks or [task.name for task in TASKS])
-    has_published = not results and recipe.space is VIT
-    fallback = {task: has_published and recipe.path(published, task).exists() for task in wanted}
-    missing = [task.name for task in fallback if not fallback[task] and not recipe.path(folder, task).exists()]
+    found = {task: [path for path in (recipe.path(f, task) for f in folders) if path.exists()] for task in wanted}
+    missing = [task.name for task, paths in found.items() if not paths]
     if missing:
         message = f"{folder}: no checkpoint of the recipe {recipe.name} for {', '.join(missing)}"
         there = [name for name, end in recipes.RECIPES.items() if (folder / f"{missing[0]}_{end}.pth").exists()]
         raise MissingError(message, missing, there)
     predictors = []
-    for task, has_fallback in fallback.items():
-        path, ours = recipe.path(folder, task), recipe.path(published, task)
-        predictor = load_checkpoint(recipe, path if path.exists() else ours, task, snapshot)
-        # The reference's own checkpoints do not record their data.
-        if has_fallback and sha and predictor.checkpoint.get("data", sha) != sha:
-            predictor = load_checkpoint(recipe, ours, task, snapshot)
-        is_foreign = sha is not None and predictor.checkpoint.get("data", sha) != sha
+    for task, paths in found.items():
+        for path in paths:
+            predictor = load_checkpoint(recipe, path, task, snapshot)
+            # The reference's own checkpoints do not record their data.
+            is_foreign = sha is not None and predictor.checkpoint.get("data", sha) != sha
+            if not is_foreign:
+                break
         predictors.append(predictor._replace(is_foreign=is_foreign))
     _say_origin(predictors, data, published)
     return predictors

@@ -108,8 +108,7 @@ def train(
         trained = _trained_before(data, todo, resume)
         todo = [job for job in todo if job.task.name not in trained]
         count = max(len(of_task.ranks) for of_task in labels.values())
-        what = f"{len(todo)} of {len(labels)} tasks on the {count} architectures of {data.train_file}"
-        log.info(f"training {what}")
+        log.info(f"training {len(todo)} of {len(labels)} tasks on the {count} architectures of {data.train_file}")
         _warn_of_order(todo)
         errors, interrupted = _run(todo, trained, jobs or cores(), device, report)
     if raise_errors and interrupted:
@@ -127,13 +126,10 @@ def _warn_of_order(todo):
     sorted_tasks = []
     for job in todo:
         ranks = torch.from_numpy(job.labels.ranks)[None]
-        if (
-            "train_ratio" in job.recipe.settings
-            and abs(kendall_tau(torch.arange(ranks.shape[1])[None], ranks)) > SORTED
-        ):
+        tau = kendall_tau(torch.arange(ranks.shape[1])[None], ranks)
+        if "train_ratio" in job.recipe.settings and abs(tau) > SORTED:
             sorted_tasks.append(job.task.name)
-    if sorted_tasks:
-        names = ", ".join(sorted_tasks)
+    if names := ", ".join(sorted_tasks):
         log.warning(f"{names}: the labels follow the order of the file, whose last entries validate: shuffle the file")
 
 

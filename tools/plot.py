@@ -97,25 +97,33 @@ def draw_losses(panel, predictor):
     panel.plot(range(1, len(losses) + 1), losses, color=VALIDATION, lw=0.8, label="loss")
 
 
-def draw_sizes(path):
-    """Mean tau of all tasks by the number of labels, with its standard error, from the JSON of crossval.py --sizes."""
+def draw_curves(ticks, curves, **settings):
+    """A figure of {name: (y, its standard error or None)} by x = ticks."""
     figure, panel = pyplot.subplots(figsize=(4.6, 3), layout="constrained")
     panel.set_prop_cycle(color=[TRAIN, VALIDATION, *OTHERS])
+    for name, (y, errors) in curves.items():
+        panel.errorbar(np.array(ticks), y, errors, fmt="o-", ms=4, capsize=2, elinewidth=0.8, label=name)
+    panel.set(**settings)
+    panel.set_xticks(ticks, ticks)
+    panel.minorticks_off()
+    panel.grid(color="#EEEEEE")
+    panel.legend(frameon=False)
+    return figure
+
+
+def draw_sizes(path):
+    """Mean tau of all tasks by the number of labels, with its standard error, from the JSON of crossval.py --sizes."""
+    curves = {}
     try:
         content = json.loads(read_file(path))
         sizes = np.array(content["sizes"])
         for name, taus in content["tau"].items():
             folds = np.array(taus, float).mean(-1).reshape(len(sizes), -1)  # NaN: too few to train on
-            errors = standard_error(folds, content["test_architectures"] / sizes)
-            panel.errorbar(sizes, folds.mean(1), errors, fmt="o-", ms=4, capsize=2, elinewidth=0.8, label=name)
+            curves[name] = folds.mean(1), standard_error(folds, content["test_architectures"] / sizes)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not what crossval.py --sizes --json writes: {error}") from None
-    panel.set(xlabel="measured architectures", ylabel="Kendall's tau, mean of the tasks", xscale="log")
-    panel.set_xticks(sizes, sizes)
-    panel.minorticks_off()
-    panel.grid(color="#EEEEEE")
-    panel.legend(frameon=False)
-    return figure
+    ylabel = "Kendall's tau, mean of the tasks"
+    return draw_curves(sizes, curves, xlabel="measured architectures", ylabel=ylabel, xscale="log")
 
 
 def read_rounds(paths):
@@ -132,16 +140,10 @@ def read_rounds(paths):
 
 def draw_rounds(measurements, found):
     """True rank of the best that was measured, median of the tables of the median of the seeds, by measurements."""
-    figure, panel = pyplot.subplots(figsize=(4.6, 3), layout="constrained")
-    panel.set_prop_cycle(color=[TRAIN, VALIDATION, *OTHERS])
-    for name in ("random", "evolution", "rounds"):
-        panel.plot(measurements, np.median(np.median(found[name], 2), 0), "o-", ms=4, label=name)
-    panel.set(xlabel="trainings", ylabel="true rank of the best found (0: the very best)")
-    panel.set(yscale="symlog", ylim=(-0.1, None))
-    panel.set_xticks(measurements, measurements)
-    panel.grid(color="#EEEEEE")
-    panel.legend(frameon=False)
-    return figure
+    names = [name for name in ("random", "evolution", "rounds") if name in found]
+    curves = {name: (np.median(np.median(found[name], 2), 0), None) for name in names}
+    ylabel = "true rank of the best found (0: the very best)"
+    return draw_curves(measurements, curves, xlabel="trainings", ylabel=ylabel, yscale="symlog", ylim=(-0.1, None))
 
 
 def save(figure, name):
