@@ -115,6 +115,11 @@ class Shares(NamedTuple):
     intervals: np.ndarray | None  # (k, n, 2), of the share that is truly beaten, where the recipe has intervals
 
 
+def sample_text(space):
+    """What shares_beaten compares with, in words."""
+    return f"{SAMPLED:,} sampled architectures" if space.size > SAMPLED else f"all {space.size:,} architectures"
+
+
 def shares_beaten(predictors, architectures, device="cpu", probability=0.8):
     """Compare n architecture strings with SAMPLED sampled ones, or with all if there are fewer: Shares.
 

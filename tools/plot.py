@@ -142,7 +142,7 @@ def draw_rounds(measurements, found):
     """True rank of the best that was measured, median of the tables of the median of the seeds, by measurements."""
     names = [name for name in ("random", "evolution", "rounds") if name in found]
     curves = {name: (np.median(np.median(found[name], 2), 0), None) for name in names}
-    ylabel = "true rank of the best found (0: the very best)"
+    ylabel = "true rank of the best (0: the very best)"
     return draw_curves(measurements, curves, xlabel="trainings", ylabel=ylabel, yscale="symlog", ylim=(-0.1, None))
 
 

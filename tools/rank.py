@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 from common.files import InputError
-from engine.predictors import SAMPLED, shares_beaten
+from engine.predictors import sample_text, shares_beaten
 
 FEW = 3  # architectures that are described one by one; more are a table
 
@@ -55,15 +55,14 @@ def describe(space, predictors, architectures, device):
     return entries
 
 
-def text(entry, costs):
-    """An entry as lines of text; costs: their names."""
+def text(space, entry):
+    """An entry as lines of text."""
     lines = [entry["arch"], f"  {cli.decisions_text(entry['decisions'])}"]
-    lines += [f"  {', '.join(f'{name} {cli.short(entry[name])}' for name in costs)}"] if costs else []
-    has_intervals = any("interval" in task for task in entry["tasks"].values())
-    intervals = (
-        f" ({cli.PROBABILITY:.0%} interval; too narrow if you picked it for its prediction)" if has_intervals else ""
-    )
-    lines.append(f"  share of {SAMPLED:,} sampled architectures that it is predicted to beat{intervals}:")
+    lines += [f"  {', '.join(f'{name} {cli.short(entry[name])}' for name in space.costs)}"] if space.costs else []
+    lines.append(f"  share of {sample_text(space)} that it is predicted to beat")
+    if any("interval" in task for task in entry["tasks"].values()):
+        lines[-1] += f" ({cli.PROBABILITY:.0%} interval; too narrow if you picked it for its prediction)"
+    lines[-1] += ":"
     for name, task in entry["tasks"].items():
         beats = "nothing is known" if task["beats"] is None else f"{100 * task['beats']:7.3f} %"
         ends = "   {:.1f} to {:.1f} %".format(*(100 * end for end in task["interval"])) if "interval" in task else ""
@@ -71,13 +70,13 @@ def text(entry, costs):
     return "\n".join(lines)
 
 
-def table(entries):
+def table(space, entries):
     """Many entries as text, the best first, by the mean of the shares that they are predicted to beat."""
     tasks = list(entries[0]["tasks"])
     shares = [[entry["tasks"][task]["beats"] or 0.0 for task in tasks] for entry in entries]
     order = sorted(range(len(entries)), key=lambda i: -sum(shares[i]))
-    lines = [f"% of {SAMPLED:,} sampled architectures that each is predicted to beat, the best first", ""]
-    lines[1] = f"{'':<{len(entries[0]['arch'])}}  " + "  ".join(f"{task:>7}" for task in tasks)
+    lines = [f"% of {sample_text(space)} that each is predicted to beat, the best first"]
+    lines.append("  ".join([" " * len(entries[0]["arch"]), *(f"{task:>7}" for task in tasks)]))
     for i in order:
         cells = (f"{100 * share:{max(7, len(task))}.3f}" for share, task in zip(shares[i], tasks, strict=True))
         lines.append(f"{entries[i]['arch']}  {'  '.join(cells)}")
@@ -103,9 +102,9 @@ def main(argv=None):
     if args.json:
         print(json.dumps(entries))
     elif len(entries) > FEW:
-        print(table(entries))
+        print(table(data.space, entries))
     else:
-        print("\n".join(text(entry, data.space.costs) for entry in entries))
+        print("\n".join(text(data.space, entry) for entry in entries))
 
 
 def _is_architecture(space, text):

@@ -153,8 +153,8 @@ METHODS = {"random": by_random, "evolution": by_evolution, "rounds": by_rounds, 
 
 
 def replay(_, method, world, count, seed, recipe):
-    """What one method ends with after `count` measurements, judged."""
-    return world.judge(METHODS[method](world, count, np.random.RandomState(seed), recipe))
+    """What one of the METHODS ends with after `count` measurements, judged."""
+    return world.judge(method(world, count, np.random.RandomState(seed), recipe))
 
 
 def table(measurements, found):
@@ -184,11 +184,13 @@ def main(argv=None):
         effects = json.loads(generate.EFFECTS.read_text())["tasks"]
         worlds = [Surrogate(data.space, effects[name]) for name in labels]
     few = min(len(of_task.ranks) for of_task in labels.values()) if is_table else data.space.size
+    if min(args.measurements) < 4:
+        raise InputError("--measurements: expected at least 4: half of them have to show an order")
     if max(args.measurements) >= few:
         raise InputError(f"--measurements: {data.train_file} has {few} architectures: measure fewer")
     found = {name: np.zeros((len(worlds), len(args.measurements), args.seeds)) for name in args.methods}
     jobs = [
-        ((name, t, i, s), replay, (name, worlds[t], args.measurements[i], args.first + s, args.recipe))
+        ((name, t, i, s), replay, (METHODS[name], worlds[t], args.measurements[i], args.first + s, args.recipe))
         for name, of_method in found.items()
         for t, i, s in np.ndindex(of_method.shape)
     ]

@@ -25,7 +25,7 @@ from tqdm import tqdm
 import cli
 from common.files import InputError, log, write_json
 from engine.model import combine, score
-from engine.predictors import SAMPLED, shares_beaten
+from engine.predictors import sample_text, shares_beaten
 from search.evolution import evolve
 from search.exact import best, pareto
 
@@ -42,8 +42,7 @@ def entries(space, architectures, scores):
 def table(space, names, rows, shares, decisions=True):
     """Numbered entries as text; shares: (tasks, n); decisions: add a line with each one's decisions."""
     titles = [*(f"{name:>9}" for name in space.costs), *(f"{name:>7}" for name in names)]
-    sample = f"{SAMPLED:,} sampled" if space.size > SAMPLED else f"all {space.size:,}"
-    caption = f"score: lower is better; task columns: % of {sample} architectures that it is predicted to beat"
+    caption = f"score: lower is better; task columns: % of {sample_text(space)} that it is predicted to beat"
     lines = [caption, "  ".join(["   #      score", *titles])]
     for i, row in enumerate(rows):
         cells = [f"{i + 1:>4}  {row['score']:9.4f}", *(f"{cli.short(row[name]):>9}" for name in space.costs)]
@@ -140,7 +139,7 @@ def main(argv=None):
             function = lambda names: score([model], names)[0]  # noqa: E731
             found = evolve(space, function, top=args.top, limits=limits, progress=progress)
     took = time.perf_counter() - began
-    pressed = found.interrupted and not (seconds and took >= seconds)
+    pressed = found.interrupted and not (exact and seconds and took >= seconds)  # the evolution has no limit
     if args.pareto and not found.interrupted:
         try:
             with shown_progress() as progress:

@@ -68,13 +68,14 @@ def main(argv=None):
     parser.add_argument("table", type=cli.output_file, metavar="TABLE", help="the public file, or its compact form")
     parser.add_argument("folder", type=cli.folder, metavar="FOLDER", help="data folder to make")
     help = "random architectures in the training file, or all (default: 100)"
-    parser.add_argument("--labels", default="100", metavar="N", help=help)
+    labels = lambda text: None if text == "all" else cli.positive(text)  # noqa: E731
+    parser.add_argument("--labels", type=labels, default=100, metavar="N", help=help)
     cli.add_seed(parser, "their choice")
     args = parser.parse_args(argv)
     space, table = read_table(args.table)
-    count = len(table) if args.labels == "all" else cli.positive(args.labels)
-    order = [list(table)[i] for i in np.random.RandomState(args.seed).permutation(len(table))]
-    trained, rest = order[:count], sorted(order[count:], key=list(table).index)
+    names, count = list(table), args.labels or len(table)
+    order = np.random.RandomState(args.seed).permutation(len(names))
+    trained, rest = [names[i] for i in order[:count]], [names[i] for i in sorted(order[count:])]
     files = {SPACE_FILE: space, OWN_NAMES[TRAIN_FILE]: {name: table[name] for name in trained}}
     if rest:
         files[OWN_NAMES[TEST_FILE]] = {name: {"arch": table[name]["arch"]} for name in rest}
