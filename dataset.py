@@ -67,13 +67,14 @@ def label_fields(path, entries):
     """
     fields, found = {}, list(dict.fromkeys(field for entry in entries.values() for field in entry))
     for field in found:
-        match = re.fullmatch(r"(.*)_(?:rank|accuracy)", field, re.DOTALL)
-        if match and not re.fullmatch(TASK_NAME, match[1]):
+        task = re.sub(r"_(rank|accuracy)\Z", "", field)
+        if task == field:
+            continue
+        if not re.fullmatch(TASK_NAME, task):
             raise InputError(f"{path}: field {field!r}: the name of a task consists of letters, digits, _ and -")
-        if match and match[1] in fields:
-            raise InputError(f"{path}: both {fields[match[1]]} and {field} label {match[1]}: keep one of them")
-        if match:
-            fields[match[1]] = field
+        if task in fields:
+            raise InputError(f"{path}: both {fields[task]} and {field} label {task}: keep one of them")
+        fields[task] = field
     if not fields:
         few = ", ".join(map(repr, found[:5]))
         raise InputError(f"{path}: labels no task: has the fields {few}: expected <task>_rank or <task>_accuracy")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.files import InputError, read_json
+from common.files import InputError, read_json, twice
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ABSENT, INVALID = -1, -2
@@ -40,9 +40,7 @@ class Cost(NamedTuple):
     """A size of an architecture: base + the sum of its decisions' entries in the table."""
 
     base: float
-    table: (
-        np.ndarray
-    )  # (decisions, most choices + 1), the last column zero; int64, or float64 where not all are integers
+    table: np.ndarray  # (decisions, most choices + 1), the last column 0; int64, or float64 where not all are integers
 
     def of(self, choices):
         """(n, decisions) choices -> (n,)."""
@@ -64,7 +62,7 @@ class Space:
         self.name, self.decisions, self.absent = name, decisions, absent
         self.counts = np.array([len(decision.choices) for decision in decisions])
         self.positions = {decision.name: i for i, decision in enumerate(decisions)}
-        if name := _twice([decision.name for decision in decisions]):
+        if name := twice([decision.name for decision in decisions]):
             raise InputError(f"two decisions are called {name!r}: rename one")
         self.parent, self.allowed = [None] * len(decisions), {}
         for i, decision in enumerate(decisions):
@@ -101,7 +99,7 @@ class Space:
             raise InputError(f"{decision.name}: has no choices")
         if len(decision.choices) > len(decision.characters):
             raise InputError(f"{decision.name}: has {len(decision.choices)} choices: at most {len(CHARACTERS)}")
-        if choice := _twice([_json(choice) for choice in decision.choices]):
+        if choice := twice([_json(choice) for choice in decision.choices]):
             raise InputError(f"{decision.name}: the choice {choice} occurs twice")
 
     def _parent(self, i, decision):
@@ -332,11 +330,6 @@ def _is_number(value):
     return type(value) in (int, float) and -1e300 < value < 1e300
 
 
-def _twice(names):
-    """The first name that occurs twice, or None."""
-    return next((name for name in names if names.count(name) > 1), None)
-
-
 def _index(choices, value, where):
     """Place of a value among choices; raises InputError where it is none."""
     texts, text = [_json(choice) for choice in choices], _json(value)
@@ -430,10 +423,11 @@ def _vit():
         ]
         widths = [64 * number for number in heads]  # of queries, of keys and of values
         hidden = [int(d * ratio) for ratio in ratios]  # of the MLP
-        params |= {f"heads {i}": [(d + 1) * 3 * a + (a + 1) * d for a in widths]}
-        params |= {f"mlp_ratio {i}": [(2 * d + 1) * h + d for h in hidden], f"embedding {i}": [4 * d]}
-        macs |= {f"heads {i}": [tokens * (4 * d * a + 2 * tokens * a) for a in widths]}
-        macs |= {f"mlp_ratio {i}": [tokens * 2 * d * h for h in hidden]}
+        params[f"heads {i}"] = [(d + 1) * 3 * a + (a + 1) * d for a in widths]
+        params[f"mlp_ratio {i}"] = [(2 * d + 1) * h + d for h in hidden]
+        params[f"embedding {i}"] = [4 * d]
+        macs[f"heads {i}"] = [tokens * (4 * d * a + 2 * tokens * a) for a in widths]
+        macs[f"mlp_ratio {i}"] = [tokens * 2 * d * h for h in hidden]
     space = Space("ViT-Base", decisions, {"params": params, "macs": macs}, absent="0")
     space.digest = None  # which the published checkpoints do not have
     return space

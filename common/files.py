@@ -67,6 +67,11 @@ KINDS = {  # what files begin with that are taken for JSON by mistake
 }
 
 
+def twice(names):
+    """The first name in a list that occurs twice, or None."""
+    return next((name for name in names if names.count(name) > 1), None)
+
+
 def read_json(path):
     """Content of a JSON file; NaN and infinite numbers are read as such.
 
@@ -76,9 +81,9 @@ def read_json(path):
     def unique(pairs):
         entry = dict(pairs)
         if len(entry) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in entry if names.count(name) > 1)
-            raise InputError(f"{path}: key '{twice}' occurs twice in one object: expected once")
+            raise InputError(
+                f"{path}: key '{twice([name for name, _ in pairs])}' occurs twice in one object: expected once"
+            )
         return entry
 
     data = read_file(path)

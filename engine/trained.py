@@ -40,7 +40,13 @@ class TrainedPredictor(NamedTuple):
 
 
 def learn(recipe, task, labels, device="cpu", report=None):
-    """Fit a recipe to dataset.Labels: (fitted part of a checkpoint, whether it gives all architectures one score).
+    """As fit_labels: (fitted part of a checkpoint, whether it gives all architectures one score)."""
+    trained = fit_labels(recipe, task, labels, device, report)
+    return trained.checkpoint, trained.is_constant
+
+
+def fit_labels(recipe, task, labels, device="cpu", report=None):
+    """Fit a recipe to dataset.Labels: TrainedPredictor, which lies in no file and has no header.
 
     Every training goes through here, so that its bytes depend on nothing else. Raises as recipe.fit, and InputError
     where the recipe returns what cannot be saved or cannot score.
@@ -59,8 +65,10 @@ def learn(recipe, task, labels, device="cpu", report=None):
         from_bytes(to_bytes(fitted))
     except Exception as error:
         raise InputError(f"{where}: cannot be saved and read back: {type(error).__name__}") from None
-    _, is_constant = checked_model(recipe, task, fitted, recipe.snapshot_index(fitted))
-    return fitted, is_constant
+    index = recipe.snapshot_index(fitted)
+    return TrainedPredictor(
+        recipe, task, None, fitted, index, *checked_model(recipe, task, fitted, index), labels=labels
+    )
 
 
 def checked_model(recipe, task, checkpoint, index):
@@ -86,14 +94,6 @@ def fit(space, architectures, accuracies, recipe="gp"):
     if not labels.ranks.any():
         raise InputError("all accuracies are equal: there is no order to learn")
     return fit_labels(recipes.get(recipe, space), Task("own"), labels)
-
-
-def fit_labels(recipe, task, labels):
-    """TrainedPredictor of a recipe that is fitted to dataset.Labels at once; it lies in no file. Raises as `learn`."""
-    fitted, _ = learn(recipe, task, labels)
-    index = recipe.snapshot_index(fitted)
-    model, is_constant = checked_model(recipe, task, fitted, index)
-    return TrainedPredictor(recipe, task, None, fitted, index, model, is_constant, labels=labels)
 
 
 def header(recipe, task, data, device="cpu"):
