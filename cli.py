@@ -85,15 +85,15 @@ def add_recipe(parser, default=DEFAULT):
 
 
 def add_predictors(parser):
-    """Add the flags for trained predictors: data, tasks, recipe, checkpoints and device."""
+    """Add the flags for trained predictors of any recipe."""
+    add_recipe(parser)
+    add_checkpoints(parser)
+
+
+def add_checkpoints(parser):
+    """Add the flags for trained predictors of one recipe: data, tasks, checkpoints and device."""
     add_data(parser)
     add_output(parser, "--results_path", "results", "folder of the checkpoints")
-    add_recipe(parser)
-    add_device(parser)
-
-
-def add_device(parser):
-    """Add the flag for the device."""
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
@@ -144,18 +144,14 @@ def open_data(given=None, flag="--data_path"):
     return data
 
 
-def load_predictors(args, data, recipe=None, snapshot=None):
-    """Predictors that the flags of add_predictors choose, as engine.predictors.load; what is missing says its command.
-
-    recipe: name, by default that of --recipe.
-    """
+def load_predictors(args, data, snapshot=None):
+    """Predictors that the flags of add_predictors choose, as engine.predictors.load; says a missing one's command."""
     from engine.predictors import MissingError, load
 
     check_device(args.device)
-    recipe = recipe or args.recipe
-    train = lambda tasks: f"python {quoted_path('main.py')}{flags(data, recipe, tasks, args.results_path)}"  # noqa: E731
+    train = lambda tasks: f"python {quoted_path('main.py')}{flags(data, args.recipe, tasks, args.results_path)}"  # noqa: E731
     try:
-        predictors = load(args.tasks, data=data, recipe=recipe, results=args.results_path, snapshot=snapshot)
+        predictors = load(args.tasks, data=data, recipe=args.recipe, results=args.results_path, snapshot=snapshot)
     except MissingError as error:
         others = f"; there are checkpoints of --recipe {' or '.join(error.recipes)}" if error.recipes else ""
         raise InputError(f"{error}: train it: {train(error.tasks)}{others}") from None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from common.files import InputError, log, read_json, write_file
+from common.files import InputError, is_number, log, read_json, write_file
 from common.paths import PUBLISHED, check_output, project_path
 from space import VIT, Space, read_space
 from tasks import OWN_NAMES, TASK_NAME, TASKS, TEST_FILE, TRAIN_FILE, TRUTH_FILE, find_task
@@ -115,7 +115,7 @@ def _numbers(path, entries, field):
         if field not in entry:
             raise InputError(f"{path}: {name}: '{field}' is missing: write null where it is not measured")
         label = entry[field]
-        if label is not None and not (type(label) in (int, float) and abs(label) < 1e300):
+        if label is not None and not is_number(label):
             raise InputError(f"{path}: {name}: {field} is {json.dumps(label)[:40]}: expected a finite number or null")
         found.append(label if label is None else sign * label)
     return found

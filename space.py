@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.files import InputError, read_json, twice
+from common.files import InputError, is_number, read_json, twice
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ABSENT, INVALID = -1, -2
@@ -119,7 +119,7 @@ class Space:
                 wanted = self.counts[self.positions[decision]]
             else:
                 raise InputError(f"cost {name}: {decision!r} is no decision")
-            if not isinstance(values, list) or len(values) != wanted or not all(map(_is_number, values)):
+            if not isinstance(values, list) or len(values) != wanted or not all(map(is_number, values)):
                 raise InputError(f"cost {name}: {decision}: expected {wanted} finite numbers, one a choice")
             if decision != "base":
                 table[self.positions[decision]][: len(values)] = values
@@ -324,10 +324,6 @@ class Space:
 def _json(value):
     """A value as JSON, so that 1, 1.0 and true differ; NumPy's numbers count as Python's."""
     return json.dumps(value, default=lambda number: number.item(), sort_keys=True)
-
-
-def _is_number(value):
-    return type(value) in (int, float) and -1e300 < value < 1e300
 
 
 def _index(choices, value, where):

@@ -67,6 +67,11 @@ KINDS = {  # what files begin with that are taken for JSON by mistake
 }
 
 
+def is_number(value):
+    """Whether a value of a JSON file is a finite number."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
 def twice(names):
     """The first name in a list that occurs twice, or None."""
     return next((name for name in names if names.count(name) > 1), None)

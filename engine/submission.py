@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import InputError, log, write_json
+from common.files import InputError, is_number, log, write_json
 from common.metrics import ranks
 from dataset import load_entries, load_same
 from engine.predictors import rank_intervals, score_all
@@ -87,7 +87,7 @@ def submitted_ranks(path, entries, task):
     if all(rank == NOT_PREDICTED for rank in found):
         return None
     for name, rank in zip(entries, found, strict=True):
-        if type(rank) not in (int, float) or not abs(rank) < 1e300:
+        if not is_number(rank):
             raise InputError(f"{path}: {name}: {key} is {json.dumps(rank)[:40]}: expected a number, or other tasks")
     if not set(found) <= set(range(len(found))):
         log.info(f"{path}: {key}: no ranks from 0 to {len(found) - 1}: only their order counts")

@@ -89,6 +89,9 @@ def fit(space, architectures, accuracies, recipe="gp"):
     space: space.Space; architectures: n strings or objects {decision: choice}; accuracies: n numbers, larger is better,
     None where there is none; recipe: name. Raises InputError.
     """
+    for i, accuracy in enumerate(accuracies):
+        if accuracy is not None and not abs(accuracy) < 1e300:
+            raise InputError(f"architecture {i}: accuracy is {accuracy}: expected a finite number or None")
     numbers = [None if accuracy is None else -accuracy for accuracy in accuracies]
     labels = Labels.of(space.strings(space.parse(architectures)), numbers, measured=True)
     if not labels.ranks.any():

@@ -11,7 +11,7 @@ from helpers import BENCHMARKS, needs_benchmarks
 from toy import TOY, one_hot
 
 from common.files import InputError
-from space import VIT, read_space
+from space import VIT, Decision, Space, read_space
 
 LARGEST, SMALLEST = "l" + "111" * 12, "j" + "331" * 10 + "000" * 2
 MIXED = "j" + "231" + "121" + "331" * 8 + "000" * 2
@@ -186,6 +186,9 @@ EQ = {"type": "EQ", "child": "two", "parent": "one", "value": "a"}
         ({"forbiddens": [{}]}, "forbidden clauses are not supported"),
         ({"conditions": [{**EQ, "type": "AND"}]}, 'condition on two: the type "AND" is not supported'),
         ({"hyperparameters": [ONE]}, 'a condition is on "two", which is no decision'),
+        ({"conditions": 5}, "expected ConfigSpace's JSON"),
+        ({"conditions": [{**EQ, "child": ["two"]}]}, 'a condition is on ["two"], which is no decision'),
+        ({"hyperparameters": [{**ONE, "type": ["EQ"]}]}, 'one: the type ["EQ"] is not supported'),
         ({"conditions": [EQ, EQ]}, "two: has two conditions: expected one"),
         ({"conditions": [{**EQ, "value": "c"}]}, 'two: condition on one is "c": expected "a" or "b"'),
         ({"conditions": [{**EQ, "parent": "three"}]}, "two: depends on 'three', which is no decision"),
@@ -207,6 +210,14 @@ def test_a_space_that_cannot_be_read_is_one_line(tmp_path, change, message):
     with pytest.raises(InputError, match=rf"^{path}: ") as caught:
         read_space(path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_architectures_of_a_long_chain_of_conditions_are_counted_at_once():
+    decisions = [Decision("categorical", "d0", (0, 1, 2))]
+    for i in range(1, 40):
+        decisions.append(Decision("categorical", f"d{i}", (0, 1, 2), parent=f"d{i - 1}", when=(0, 1)))
+    assert Space("chain", decisions[:4]).size == len(Space("chain", decisions[:4]).all()) == 31
+    assert Space("chain", decisions).size == 2**41 - 1
 
 
 def test_the_digest_is_that_of_what_an_encoding_depends_on(tmp_path):

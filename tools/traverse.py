@@ -53,9 +53,8 @@ def true_taus(data, truth_path, snapshots, device):
 
 def main(argv=None):
     parser = cli.Parser(description=__doc__)
-    cli.add_data(parser)
-    cli.add_output(parser, "--results_path", "results", "folder of the checkpoints")
-    cli.add_device(parser)
+    cli.add_checkpoints(parser)
+    parser.set_defaults(recipe=DEFAULT)
     parser.add_argument("--top", type=cli.positive, default=10, metavar="K", help="snapshots a task (default: 10)")
     parser.add_argument("--truth", metavar="FILE", help="the test file with the true ranks or accuracies")
     help = "name of the submissions (default: traverse, or traverse_NAME with --data_path NAME)"
@@ -64,7 +63,7 @@ def main(argv=None):
     data = cli.open_data(args.data_path)
     # All snapshots are loaded before the first submission is written.
     ranked = range(1, args.top + 1)
-    predictors = cli.load_predictors(args, data, DEFAULT)
+    predictors = cli.load_predictors(args, data)
     snapshots = [[load_checkpoint(each.recipe, each.path, each.task, -k) for each in predictors] for k in ranked]
     if args.truth is not None:
         print(table([each.task.name for each in predictors], *true_taus(data, args.truth, snapshots, args.device)))

@@ -145,3 +145,5 @@ def test_lists_are_learnt_without_files():
     assert best(trained.model, 3).architectures == [strings[i] for i in scores.argsort(stable=True)[:3]]
     with pytest.raises(InputError, match="all accuracies are equal"):
         fit(TOY, strings, [1.0] * len(strings))
+    with pytest.raises(InputError, match="architecture 1: accuracy is nan: expected a finite number or None"):
+        fit(TOY, strings[:3], [1.0, np.nan, 2.0])

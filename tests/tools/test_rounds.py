@@ -52,6 +52,8 @@ def test_a_table_becomes_a_data_folder_once(whole):
     assert {name: {"arch": entry["arch"]} for name, entry in truth.items()} == test
     answer = run_command("data/benchmarks/convert.py", "table/table.json.gz", "mine")
     assert (answer.returncode, "is there already: choose another folder" in answer.stderr) == (2, True)
+    answer = run_command("data/benchmarks/convert.py", "table/table.json.gz", "new", "--labels", "x")
+    assert (answer.returncode, "--labels: 'x': expected an integer above 0" in answer.stderr) == (2, True)
     assert converted("table/table.json.gz", "all", "--labels", "all").keys() == {"space.json", "train.json"}
 
 
@@ -85,6 +87,8 @@ def test_rounds_are_replayed_on_a_table_and_on_the_surrogate(whole, command):
     assert found["predicted"][0][0][0] < found["random"][0][0][0] and f"{found['random'][0][0][0]:.3f}" in text
     answer = command("tools/rounds.py", "--data_path", "all", "--measurements", 256)
     assert (answer.returncode, "has 256 architectures: measure fewer" in answer.stderr) == (2, True)
+    answer = command("tools/rounds.py", "--data_path", "all", "--measurements", 3)
+    assert (answer.returncode, "--measurements: expected at least 4" in answer.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("method", rounds.METHODS)
@@ -117,8 +121,10 @@ def test_recipes_are_compared_with_trees_on_the_same_labels(whole, command):
     answer = command(
         "tools/compare.py", "--data_path", "all", "--labels", 40, "--seeds", 2, *methods, "--json", "c.json"
     )
-    assert answer.returncode == 0, answer.stderr
+    assert answer.returncode == 0 and "scikit-learn" in answer.stdout, answer.stderr
     taus = json.loads(Path("c.json").read_text())["tau"]
     assert np.shape(taus["gp"]) == (1, 1, 1, 2) and np.shape(taus["forest"]) == (2, 1, 1, 2)
     best = max(np.mean(of) for of in taus["forest"])
     assert f"{best:.3f} (" in answer.stdout and min(np.ravel(taus["gp"])) > 0.8
+    answer = command("tools/compare.py", "--data_path", "all", "--labels", 256)
+    assert (answer.returncode, "--labels: expected numbers from 2 to 254" in answer.stderr) == (2, True)
