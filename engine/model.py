@@ -23,7 +23,8 @@ def score(models, architectures, device="cpu", names=None):
     anything else than m real numbers.
     """
     names, space = names or [f"model {i}" for i in range(len(models))], models[0].space
-    quadratic = [(i, model.matrix.to(device, torch.float32)) for i, model in enumerate(models) if _any(model.matrix)]
+    matrices = [(i, model.matrix) for i, model in enumerate(models) if model.matrix is not None]
+    quadratic = [(i, matrix.to(device, torch.float32)) for i, matrix in matrices]
     functions = [(i, model.function) for i, model in enumerate(models) if model.function]
     networks = [network for model in models for network in model.networks]
     merged = merge_networks(networks, space, device) if networks else None
@@ -32,7 +33,11 @@ def score(models, architectures, device="cpu", names=None):
 
     scores = torch.empty(len(models), len(architectures), dtype=torch.float64 if functions else torch.float32)
     for start in range(0, len(architectures), CHUNK):
-        encodings = encode(space, architectures[start : start + CHUNK])
+        try:
+            encodings = encode(space, architectures[start : start + CHUNK])
+        except InputError:
+            space.parse(architectures)  # its message counts from the first of all
+            raise
         x = encodings.to(device).flatten(1)[:, space.features]
         values = torch.zeros(len(models), len(x), device=device)
         if networks:
@@ -46,10 +51,6 @@ def score(models, architectures, device="cpu", names=None):
         if not row.isfinite().all():
             raise InputError(f"{name}: {(~row.isfinite()).sum()} of {len(row)} scores are not finite: train it again")
     return scores
-
-
-def _any(matrix):
-    return matrix is not None and matrix.any()
 
 
 def _call(function, encodings, name):

@@ -62,7 +62,7 @@ def propose(source, count=10, *, tasks=None, recipe="gp", limits=None, random=RA
     model, name = combine([predictor.model for predictor in predictors]), predictors[0].recipe.name
     if model.function is None:
         result = best(model, count, limits=limits, exclude=known, seconds=seconds)
-        how = f"unproven after {seconds} seconds: others may be better by {result.gap:.4f}" if result.left else "proven"
+        how = f"unproven, ended early: others may be better by {result.gap:.4f}" if result.left else "proven"
         found = result.architectures
     else:
         top = count + len(known)

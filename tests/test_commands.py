@@ -444,7 +444,7 @@ MISTAKES = {
         f"{LARGEST} j1": "architecture 2: arch has 2 characters: expected 37",
         "- <": "standard input: is empty: expected one architecture per line",
         f"- <{LARGEST}\nj1": "standard input: line 2: arch has 2 characters: expected 37",
-        "- <" + "\udcff" * 37: "standard input: line 1: arch position 0 is '",
+        "- <" + "\udcff" * 37: "standard input: line 1: arch position 0 (depth) is '",
     },
     "tools/score.py": {
         "truth.json truth": f"truth.json truth: {SWAPPED}",
