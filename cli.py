@@ -48,6 +48,7 @@ def _checked(convert, valid, expected):
 positive = _checked(int, lambda n: n > 0, "an integer above 0")
 top = _checked(int, lambda n: 0 < n <= 1000, "an integer from 1 to 1,000")
 seed = _checked(int, lambda n: 0 <= n < 2**32, "an integer from 0 to 2**32 - 1")
+first_seed = _checked(int, lambda n: 0 <= n < 2**31, "an integer from 0 to 2**31 - 1")
 folder = _checked(str, bool, "a folder's name")
 output_file = _checked(Path, lambda path: path.name not in ("", ".."), "a file's name")
 file_name = _checked(
@@ -230,7 +231,7 @@ def add_seeds(parser, default):
     """Add --seeds and --first, for consecutive seeds."""
     help = f"how many seeds (default: {default})"
     parser.add_argument("--seeds", type=positive, default=default, metavar="N", help=help)
-    parser.add_argument("--first", type=seed, default=0, metavar="SEED", help="the first of them (default: 0)")
+    parser.add_argument("--first", type=first_seed, default=0, metavar="SEED", help="the first of them (default: 0)")
 
 
 def add_budgets(parser):

@@ -21,6 +21,7 @@ from common.files import InputError, is_number, read_json, twice
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ABSENT, INVALID = -1, -2
+RESERVED = ("arch", "score", "decisions", "tasks")  # beside the costs in the JSON that commands write
 MAX_EXACT = 2**53  # integers up to here are exact in float64
 
 
@@ -111,6 +112,8 @@ class Space:
         return parent
 
     def _cost(self, name, entries):
+        if name in RESERVED:
+            raise InputError(f"cost {name}: the name has another meaning: choose another")
         table, base = [[0] * self.counts.max() for _ in self.decisions], entries.get("base", 0)
         for decision, values in entries.items():
             if decision == "base":

@@ -33,7 +33,8 @@ def ridge(x, labels):
     weights = solved @ (labels - mean)
     leverage = (centred * solved.T).sum(1) + 1 / len(x)
     residuals = labels - mean - centred @ weights
-    return weights, labels - (residuals.t() / (1 - leverage)).t()
+    shape = (-1, *[1] * (labels.ndim - 1))
+    return weights, labels - residuals / (1 - leverage).view(shape)
 
 
 class Recipe(Base):

@@ -200,6 +200,7 @@ EQ = {"type": "EQ", "child": "two", "parent": "one", "value": "a"}
         ({"costs": {"ms": {"two": [1, 2, True]}}}, "cost ms: two: expected 3 finite numbers, one a choice"),
         ({"costs": {"ms": {"three": [1]}}}, "cost ms: 'three' is no decision"),
         ({"costs": {"ms": 5}}, "costs: expected "),
+        ({"costs": {"score": {"two": [1, 2, 3]}}}, "cost score: the name has another meaning: choose another"),
     ],
 )
 def test_a_space_that_cannot_be_read_is_one_line(tmp_path, change, message):

@@ -12,6 +12,7 @@ is fitted to the labels and to their normal scores, and the better mean is shown
 import importlib.util
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,32 +33,22 @@ from engine.trained import fit_labels
 from tasks import find_task
 
 
-def by_recipe(name):
-    """A method of a recipe: method(space, labels, targets, others) gives n scores, the lower the better."""
-
-    def method(space, labels, targets, others):
-        return score([fit_labels(recipes.get(name, space), find_task("compared"), labels).model], others)[0]
-
-    return method
+def by_recipe(name, space, labels, targets, others):
+    """Scores of n others by a recipe that is fitted to the labels, the lower the better."""
+    return score([fit_labels(recipes.get(name, space), find_task("compared"), labels).model], others)[0]
 
 
-def by_trees(name):
-    """A method of a class of scikit-learn."""
+def by_trees(name, space, labels, targets, others):
+    """The same by a class of scikit-learn that is fitted to the targets."""
+    from sklearn import ensemble
 
-    def method(space, labels, targets, others):
-        from sklearn import ensemble
-
-        model = getattr(ensemble, name)(random_state=0, n_estimators=200)
-        return model.fit(_one_hot(space, labels.architectures), targets).predict(_one_hot(space, others))
-
-    return method
-
-
-def _one_hot(space, architectures):
-    return encode(space, architectures).flatten(1)[:, space.features].numpy()
+    x, asked = (encode(space, names).flatten(1)[:, space.features] for names in (labels.architectures, others))
+    model = getattr(ensemble, name)(random_state=0, n_estimators=200)
+    return model.fit(x.numpy(), targets).predict(asked.numpy())
 
 
 def by_botorch(space, labels, targets, others):
+    """The same by a Gaussian process of BoTorch."""
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import MixedSingleTaskGP
     from botorch.models.transforms import Standardize
@@ -72,10 +63,10 @@ def by_botorch(space, labels, targets, others):
 
 
 METHODS = {
-    "gp": by_recipe("gp"),
-    "ridge": by_recipe("ridge"),
-    "forest": by_trees("RandomForestRegressor"),
-    "boosting": by_trees("GradientBoostingRegressor"),
+    "gp": partial(by_recipe, "gp"),
+    "ridge": partial(by_recipe, "ridge"),
+    "forest": partial(by_trees, "RandomForestRegressor"),
+    "boosting": partial(by_trees, "GradientBoostingRegressor"),
     "botorch": by_botorch,
 }
 NEEDS = {"forest": "sklearn", "boosting": "sklearn", "botorch": "botorch"}

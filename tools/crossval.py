@@ -145,14 +145,16 @@ def choose(path, n, tasks, given, sizes, space):
         raise InputError(f"{path}: {n} architectures: expected at least {2 * FOLDS}")
     if sizes and not 2 <= sizes[0] <= sizes[-1] <= trained:
         raise InputError(f"--sizes: expected numbers from 2 to {trained}, which a fold of {n} architectures trains on")
-    errors = {} if sizes else {name: too_few(recipes.get(name, space), tasks, trained) for name in given or RECIPES}
-    errors = {name: error for name, error in errors.items() if error}
+    names, errors = dict.fromkeys(given or RECIPES), {}
+    for name in () if sizes else names:
+        if error := too_few(recipes.get(name, space), tasks, trained):
+            errors[name] = error
     for name, error in errors.items():
         if given:
             able = " ".join(name for name in RECIPES if name not in errors)
             raise InputError(f"{error}; leave {', '.join(errors)} out: --recipes {able}")
         log.info(f"without {name}: {error}")
-    return [name for name in dict.fromkeys(given or RECIPES) if name not in errors]
+    return [name for name in names if name not in errors]
 
 
 def main(argv=None):
