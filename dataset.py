@@ -248,7 +248,7 @@ class Data(NamedTuple):
             return
         owner = Path(project_path(), os.fsdecode(marker.read_bytes()))
         if owner.exists() and not os.path.samefile(owner, self.folder):
-            message = f"{self.results}: holds results of {owner}: rename {self.folder}, or choose another results_path"
+            message = f"{self.results}: holds results of {owner}: rename {self.folder}"
             raise InputError(message)
 
     def own(self):

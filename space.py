@@ -22,6 +22,10 @@ from common.files import InputError, is_number, read_json, twice
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ABSENT, INVALID = -1, -2
 RESERVED = ("arch", "score", "decisions", "tasks")  # beside the costs in the JSON that commands write
+TYPES = {"categorical": "choices", "ordinal": "sequence", "constant": "value"}  # with ConfigSpace's key of the choices
+KEYS = {"name", "hyperparameters", "conditions", "forbiddens", "costs", "meta"} | {
+    f"{name}_version" for name in ("format", "json_format", "python_module")
+}
 MAX_EXACT = 2**53  # integers up to here are exact in float64
 
 
@@ -72,6 +76,8 @@ class Space:
                 self.parent[i] = self._parent(i, decision)
                 choices, where = decisions[self.parent[i]].choices, f"{decision.name}: condition on {decision.parent}"
                 when = [_index(choices, choice, where) for choice in decision.when]
+                if not when:
+                    raise InputError(f"{where}: has no values, so that {decision.name} is never present")
                 self.allowed[i] = np.isin(np.arange(len(choices) + 1), when)  # the last is for an absent parent
         self.parents = sorted({parent for parent in self.parent if parent is not None})
         keys = [(_kind(d), d.type, *map(_json, d.choices)) for d in decisions]
@@ -96,6 +102,8 @@ class Space:
         self.costs = {name: self._cost(name, entries) for name, entries in (costs or {}).items()}
 
     def _check(self, decision):
+        if decision.type not in TYPES:
+            raise InputError(f"{decision.name}: its type is {decision.type!r}: expected {', '.join(TYPES)}")
         if not decision.choices:
             raise InputError(f"{decision.name}: has no choices")
         if len(decision.choices) > len(decision.characters):
@@ -364,19 +372,20 @@ def _from_json(content):
         raise InputError('expected ConfigSpace\'s JSON: {"hyperparameters": [...], "conditions": [...]}')
     if content.get("forbiddens"):
         raise InputError("forbidden clauses are not supported: remove them, or make them conditions")
-    fields = {"categorical": "choices", "ordinal": "sequence", "constant": "value"}
+    if unknown := set(content) - KEYS:
+        raise InputError(f"unknown key {min(unknown)!r}: expected hyperparameters, conditions, costs, name")
     decisions = {}
     for entry in entries:
         name, type_ = (entry.get(key) if isinstance(entry, dict) else None for key in ("name", "type"))
         if not isinstance(name, str) or not name:
             raise InputError(f"hyperparameter {len(decisions) + 1}: expected an object with a name")
-        if type_ not in list(fields):  # it may be any JSON
-            raise InputError(f"{name}: the type {_json(type_)} is not supported: expected {', '.join(fields)}")
-        choices = entry.get(fields[type_])
-        if type_ == "constant" and fields[type_] in entry:
+        if type_ not in list(TYPES):  # it may be any JSON
+            raise InputError(f"{name}: the type {_json(type_)} is not supported: expected {', '.join(TYPES)}")
+        choices = entry.get(TYPES[type_])
+        if type_ == "constant" and TYPES[type_] in entry:
             choices = [choices]
         if not isinstance(choices, list):
-            raise InputError(f"{name}: {fields[type_]!r} is missing or no list")
+            raise InputError(f"{name}: {TYPES[type_]!r} is missing or no list")
         if name in decisions:
             raise InputError(f"two decisions are called {name!r}: rename one")
         meta = entry.get("meta")

@@ -82,6 +82,11 @@ def read_json(path):
 
     Raises InputError, which names file and position, where it is none or repeats a key; OSError.
     """
+    return parse_json(read_file(path), path)
+
+
+def parse_json(data, path):
+    """Content of JSON as bytes, as `read_json`; path: what messages call it."""
 
     def unique(pairs):
         entry = dict(pairs)
@@ -91,7 +96,6 @@ def read_json(path):
             )
         return entry
 
-    data = read_file(path)
     for start, kind in KINDS.items():
         if data.lstrip().startswith(start):
             raise InputError(f"{path}: not JSON, but {kind}")

@@ -43,6 +43,8 @@ def load(tasks=None, *, data=None, recipe=recipes.DEFAULT, results=None, snapsho
     if data and data.train_file.exists():
         _, entries = load_entries(data.train_file, data.space)
         sha, tasks = digest(entries), tasks or label_fields(data.train_file, entries)
+    elif data and data.space is not VIT and not tasks:
+        raise InputError(f"{data.train_file}: is missing: put the architectures that you have measured there")
     folder = Path(results or (data.results if data else published))
     folders = [folder, published] if not results and recipe.space is VIT else [folder]
     wanted = map(find_task, tasks or [task.name for task in TASKS])

@@ -15,7 +15,8 @@ from search.exact import best
 from tasks import find_task
 
 RANDOM = 25  # labels from which predictions choose
-TRIES = 100_000  # random architectures, to find some within the budgets
+NOTHING = "no architecture within the budgets is left"
+TRIES = 100_000  # random architectures, among which those within the budgets are chosen
 
 
 class Proposals(NamedTuple):
@@ -46,13 +47,16 @@ def propose(source, count=10, *, tasks=None, recipe="gp", limits=None, random=RA
         predictors = [source] if isinstance(source, TrainedPredictor) else list(source)
         space, fewest = predictors[0].recipe.space, random
         known = [name for predictor in predictors for name in predictor.labels.architectures]
+    if count < 1:
+        raise InputError(f"count is {count}: expected at least 1")
     known = set(known)
     count = min(count, space.size - len(known))
     if not count:
         return Proposals([], None, f"all {space.size:,} architectures of the space are known")
     if fewest < random:
-        reason = f"random, as {fewest} architectures are measured; from {random} on, predictions choose"
-        return Proposals(_random(space, count, limits, known, seed), None, reason)
+        found = _random(space, count, limits, known, seed)
+        reason = f"random; predictions choose from {random} measured architectures on, here are {fewest}"
+        return Proposals(found, None, reason if found else NOTHING)
     if isinstance(source, Data):
         for name, of_task in labels.items():
             if not of_task.ranks.any():
@@ -62,12 +66,15 @@ def propose(source, count=10, *, tasks=None, recipe="gp", limits=None, random=RA
     model, name = combine([predictor.model for predictor in predictors]), predictors[0].recipe.name
     if model.function is None:
         result = best(model, count, limits=limits, exclude=known, seconds=seconds)
-        how = f"unproven, ended early: others may be better by {result.gap:.4f}" if result.left else "proven"
-        found = result.architectures
+        how = f"unproven, ended early: others may be better by {result.gap:.4f}"
     else:
         top = count + len(known)
         result = evolve(space, lambda names: score([model], names)[0], top=top, limits=limits, seed=seed)
-        found, how = [each for each in result.architectures if each not in known][:count], "by evolution, unproven"
+        how = "by evolution, unproven"
+    found = [each for each in result.architectures if each not in known][:count]
+    how = how if result.left else "proven"
+    if not found:
+        return Proposals([], None, NOTHING)
     return Proposals(found, shares_beaten(predictors, found), f"the best predicted by {name}, {how}")
 
 
@@ -75,11 +82,11 @@ def _random(space, count, limits, known, seed):
     """Random architectures within the limits; where these are rare, an evolution without a goal finds them."""
     if not limits:
         return space.sample(count, seed, known)
-    random = np.random.RandomState(seed)
-    choices = space.draw(TRIES, random)
-    within = np.all([cost.of(choices) <= most for cost, most in space.limits(limits)], 0)
-    found = [name for name in dict.fromkeys(space.strings(choices[within])) if name not in known]
-    if len(found) < count:
+    names, random = space.sample(min(space.size, TRIES), seed), np.random.RandomState(seed)
+    costs = space.measure(names)
+    within = np.all([costs[cost] <= most for cost, most in limits.items()], 0)
+    found = [name for name, is_within in zip(names, within, strict=True) if is_within and name not in known]
+    if len(found) < count and space.size > TRIES:
         drawn = evolve(space, lambda names: random.rand(len(names)), top=TRIES, limits=limits, seed=seed).architectures
         found += [name for name in drawn if name not in {*known, *found}]
     return found[:count]

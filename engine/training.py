@@ -86,9 +86,9 @@ def train(
     Raises InputError, TooFewError and OSError for mistakes, before any training starts.
     """
     recipe = recipes.get(recipe, data.space)
-    data.check_owner(results)
-    is_default, results = not results, Path(results or data.results)
     logs = Path(logs or data.logs / f"train_{recipe.suffix}")
+    data.check_owner(results if data.logs not in logs.parents else None)
+    is_default, results = not results, Path(results or data.results)
     entries, labels = load_train(data.train_file, tasks, data.space)
     content, todo = digest(entries), []
     for name, of_task in labels.items():
@@ -160,17 +160,19 @@ def _check_outputs(data, job):
 @contextlib.contextmanager
 def _locked(path):
     """Keep other trainings out while this file is there; the lock ends with the process."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    descriptor, is_ours = os.open(path, os.O_CREAT | os.O_RDWR), True
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                is_ours = False
                 what = f"{path.parent}: another training of the same name writes there"
                 raise InputError(f"{what}: wait, or choose another save_name and results_path") from None
         yield
-        path.unlink(missing_ok=True)
     finally:
+        if is_ours:
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -198,7 +200,7 @@ def _trained_before(data, todo, resume):
     if resume:
         log.info(f"already trained on {data.train_file} with these settings: {', '.join(trained) or 'no task'}")
     for changes, names in otherwise.items():
-        keep = "" if resume else ": to keep them, choose another results_path"
+        keep = "" if resume else ": to keep them, choose another results_path and save_name"
         log.warning(f"replaces checkpoints of {', '.join(names)}: {changes}{keep}")
     if foreign:
         log.warning(f"replaces checkpoints that were not trained on {data.train_file}: {', '.join(foreign)}")

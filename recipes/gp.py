@@ -198,7 +198,8 @@ class Recipe(Base):
         counts, candidates = torch.as_tensor(labels.counts).double(), [normal_scores(labels.ranks)]
         if labels.measured:
             values = torch.as_tensor(labels.values)
-            candidates.append((values - values.mean()) / values.std())
+            spread = values.std()
+            candidates += [(values - values.mean()) / spread] if spread > 1e-12 * values.abs().max() else []
         best = None
         for z in candidates:
             fitted, held_out = fit(prior, x, z, counts, None if best else report, z is not candidates[0])

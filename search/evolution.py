@@ -12,10 +12,11 @@ from space import ABSENT
 BATCH = 10  # architectures scored at a time
 STEPS = 200  # changes that make one architecture smaller, at most
 IDLE = 1000  # batches without a new architecture, after which the search ends
+HOPELESS = 3  # the same, while none is found at all
 
 
 def evolve(space, score, evaluations=10_000, seed=0, top=10, *, population=100, sample=25, limits=None, progress=None):
-    """Search for the `top` architectures with the smallest scores; nothing is proven.
+    """Search for the `top` architectures with the smallest scores; nothing is proven, unless all can be scored.
 
     The first `population` architectures are random. Then `sample` random members of the population compete, and the
     best has a child that differs in one decision, and replaces the oldest member. An architecture above a budget is
@@ -26,15 +27,16 @@ def evolve(space, score, evaluations=10_000, seed=0, top=10, *, population=100, 
     after every batch as progress(share done, best score). Ctrl-C ends the search with what it found. Returns
     SearchResult; raises InputError where nothing is within the budgets.
     """
-    bounds = space.limits(limits)
+    bounds, whole = space.limits(limits), space.size <= evaluations
+    rows = space.parse(space.all()) if whole else ()
     random, scored, living, idle = np.random.RandomState(seed), {}, collections.deque(maxlen=population), 0
     with delayed_interrupt() as interrupted:
         for start in range(0, evaluations, BATCH):
-            if interrupted() or idle > IDLE or len(scored) == space.size:
+            if interrupted() or idle > (IDLE if scored else HOPELESS) or (whole and start >= space.size):
                 break
             size = min(BATCH, evaluations - start)
-            children = []
-            for _ in range(size):
+            children = [row for row in rows[start : start + BATCH] if not _excess(row[None], bounds)[0]]
+            for _ in range(0 if whole else size):
                 if len(living) < population:
                     child = space.draw(1, random)[0]
                 else:
@@ -44,13 +46,15 @@ def evolve(space, score, evaluations=10_000, seed=0, top=10, *, population=100, 
             children = [child for child in children if child is not None]
             names = space.strings(np.array(children, np.int64).reshape(-1, len(space.decisions)))
             new = [name for name in dict.fromkeys(names) if name not in scored]
-            idle = 0 if new else idle + 1
+            idle = 0 if new or whole else idle + 1
             scored.update(zip(new, np.asarray(score(new) if new else [], float).tolist(), strict=True))
             living.extend((scored[name], child) for name, child in zip(names, children, strict=True))
             if progress and scored:
                 progress((start + size) / evaluations, min(scored.values()))
         found = sorted(scored, key=lambda name: (scored[name], name))[:top]
         values, left = np.array([scored[name] for name in found]), space.size - len(scored)
+        if whole and not interrupted():
+            return SearchResult(found, values, 0, left, len(scored), 0, 0.0, False)
         return SearchResult(found, values, 0, 0, len(scored), left, math.inf, interrupted())
 
 

@@ -442,6 +442,7 @@ MISTAKES = {
     },
     f"tools/rank.py {TWO}": {
         f"{LARGEST} j1": "architecture 2: arch has 2 characters: expected 37",
+        '\'{"depth": 10, "depth": 11}\'': "architecture 1: key 'depth' occurs twice in one object: expected once",
         "- <": "standard input: is empty: expected one architecture per line",
         f"- <{LARGEST}\nj1": "standard input: line 2: arch has 2 characters: expected 37",
         "- <" + "\udcff" * 37: "standard input: line 1: arch position 0 (depth) is '",
@@ -472,7 +473,7 @@ MISTAKES = {
         "--seed -1": "argument --seed: '-1': expected an integer from 0 to 2**32 - 1 (see --help)",
         "--seed 4294967295 --repeats 2": "--repeats: the last seed is above 2**32 - 1 (see --help)",
         f"--json data/{TRAIN_FILE}": f"data/{TRAIN_FILE}: would replace data/{TRAIN_FILE}, which ",
-        "--data_path nine": f"nine/{TRAIN_FILE}: 9 architectures: expected at least 10",
+        "--data_path nine": f"nine/{TRAIN_FILE}: 9 architectures are labelled for ",
     },
     f"tools/traverse.py {TWO}": {
         "--top 99": "r/veri_final.pth: no snapshot -",

@@ -175,6 +175,8 @@ EQ = {"type": "EQ", "child": "two", "parent": "one", "value": "a"}
     ("change", "message"),
     [
         ([], "expected ConfigSpace's JSON"),
+        ({"condition": [EQ]}, "unknown key 'condition': expected hyperparameters, conditions, costs"),
+        ({"conditions": [{**EQ, "type": "IN", "values": []}]}, "two: condition on one: has no values"),
         ({"hyperparameters": []}, "has no hyperparameters"),
         ({"hyperparameters": [5]}, "hyperparameter 1: expected an object with a name"),
         ({"hyperparameters": [ONE, ONE]}, "two decisions are called 'one': rename one"),

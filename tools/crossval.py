@@ -138,11 +138,16 @@ def parse_arguments(argv):
     return args
 
 
-def choose(path, n, tasks, given, sizes, space):
-    """Recipes that can train on n architectures; raises InputError where they are too few for the folds or `given`."""
+def choose(path, labels, tasks, given, sizes, space):
+    """Recipes that can train on the labels; raises InputError where they are too few for the folds or `given`."""
+    counts = {name: len(of_task.ranks) for name, of_task in labels.items()}
+    fewest = min(counts, key=counts.get)
+    n = counts[fewest]
     trained = n - -(-n // FOLDS)
     if n < 2 * FOLDS:
-        raise InputError(f"{path}: {n} architectures: expected at least {2 * FOLDS}")
+        rest = " ".join(name for name, count in counts.items() if count >= 2 * FOLDS)
+        hint = f": leave it out: --tasks {rest}" if rest else ""
+        raise InputError(f"{path}: {n} architectures are labelled for {fewest}: expected at least {2 * FOLDS}{hint}")
     if sizes and not 2 <= sizes[0] <= sizes[-1] <= trained:
         raise InputError(f"--sizes: expected numbers from 2 to {trained}, which a fold of {n} architectures trains on")
     names, errors = dict.fromkeys(given or RECIPES), {}
@@ -165,7 +170,7 @@ def main(argv=None):
     _, labels = load_train(data.train_file, args.tasks, data.space)
     n = min(len(of_task.ranks) for of_task in labels.values())
     tasks, sizes = [find_task(name) for name in labels], sorted(set(args.sizes or ()))
-    names = choose(data.train_file, n, tasks, args.recipes, sizes, data.space)
+    names = choose(data.train_file, labels, tasks, args.recipes, sizes, data.space)
     content = {"seeds": list(range(args.seed, args.seed + args.repeats)), "tasks": list(labels)}
     taus = cross_validate(labels, data.space, names, content["seeds"], args.jobs or cores(), sizes or [None])
     if sizes:

@@ -19,12 +19,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
-from common.files import log, write_json
-from dataset import read_train
+from common.files import InputError, log, read_json, write_json
+from dataset import label_fields, read_train
 from engine.proposals import RANDOM, propose
 
 
-def text(space, proposals):
+def text(space, proposals, tasks):
     """A line for each proposal: string, decisions, costs, and for each task the share that it is predicted to beat."""
     costs, lines = space.measure(proposals.architectures), []
     for i, architecture in enumerate(proposals.architectures):
@@ -32,10 +32,20 @@ def text(space, proposals):
         parts += [f"{name} {cli.short(values[i])}" for name, values in costs.items()]
         shares = proposals.shares
         for k, share in enumerate(shares.beaten[:, i] if shares else ()):
+            name = f"{tasks[k]}: " if len(tasks) > 1 else ""
             ends = "" if shares.intervals is None else " ({:.1f} to {:.1f} %)".format(*100 * shares.intervals[k, i])
-            parts.append(f"beats {100 * share:.2f} %{ends}")
+            parts.append(f"{name}beats {100 * share:.2f} %{ends}")
         lines.append("  ".join(parts))
     return "\n".join(lines)
+
+
+def check_labels(path, train_file, entries):
+    """Raise InputError where the file of earlier proposals holds labels of architectures that are not in `entries`."""
+    known, content = [entry["arch"] for entry in entries.values()], read_json(path)
+    for entry in content.values() if isinstance(content, dict) else ():
+        labels = {key: value for key, value in entry.items() if key != "arch"} if isinstance(entry, dict) else {}
+        if any(value is not None for value in labels.values()) and entry.get("arch") not in known:
+            raise InputError(f"{path}: holds labels that {train_file} lacks: add them first, or choose another name")
 
 
 def main(argv=None):
@@ -55,9 +65,13 @@ def main(argv=None):
     limits = cli.checked_budgets(args, data.space)
     if args.json:
         data.check_output(args.json)
-    entries, fields = {}, {name: f"{name}_accuracy" for name in args.tasks or ["own"]}
+    entries, all_fields = {}, {name: f"{name}_accuracy" for name in args.tasks or ["own"]}
+    fields = all_fields
     if data.train_file.exists():
         entries, fields, _ = read_train(data.train_file, args.tasks, data.space)
+        all_fields = label_fields(data.train_file, entries)
+    if args.json and Path(args.json).exists():
+        check_labels(args.json, data.train_file, entries)
     proposals = propose(
         data,
         args.count,
@@ -70,10 +84,10 @@ def main(argv=None):
     )
     log.info(f"{len(proposals.architectures)} proposals: {proposals.reason}")
     if proposals.architectures:
-        print(text(data.space, proposals))
+        print(text(data.space, proposals, list(fields)))
     if args.json:
         names = (f"arch{i}" for i in itertools.count(len(entries) + 1) if f"arch{i}" not in entries)
-        nothing = dict.fromkeys(fields.values())
+        nothing = dict.fromkeys(all_fields.values())
         content = {next(names): {"arch": arch, **nothing} for arch in proposals.architectures}
         write_json(args.json, content, indent=1)
         log.info(f"{args.json}: written; replace null by the labels, and add the entries to {data.train_file}")

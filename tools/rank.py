@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
-from common.files import InputError
+from common.files import InputError, parse_json
 from engine.predictors import sample_text, shares_beaten
 
 FEW = 3  # architectures that are described one by one; more are a table
@@ -32,10 +32,7 @@ def read(space, arguments):
             raise InputError("standard input: is empty: expected one architecture per line")
     found = []
     for key, text in zip(keys, arguments, strict=True):
-        try:
-            found.append(json.loads(text) if text.startswith("{") else text)
-        except ValueError as error:
-            raise InputError(f"{key}: not JSON: {error}") from None
+        found.append(parse_json(text.encode(errors="replace"), key) if text.startswith("{") else text)
     return space.strings(space.parse(found, keys))
 
 

@@ -139,6 +139,8 @@ def main(argv=None):
             function = lambda names: score([model], names)[0]  # noqa: E731
             found = evolve(space, function, top=args.top, limits=limits, progress=progress)
     took = time.perf_counter() - began
+    if not found.architectures and not found.interrupted:
+        raise InputError("--max: no architecture is found within all budgets: allow more")
     pressed = found.interrupted and not (exact and seconds and took >= seconds)  # the evolution has no limit
     if args.pareto and not found.interrupted:
         try:

@@ -105,7 +105,7 @@ def test_resume_skips_only_what_would_be_repeated_and_says_what_it_replaces(trai
 def test_other_settings_replace_a_checkpoint_with_a_line(train, caplog):
     for settings in (SHORT, SHORT | {"seed": 5}):
         train("mine", settings=settings)
-    keep = "seed 1, now 5: to keep them, choose another results_path"
+    keep = "seed 1, now 5: to keep them, choose another results_path and save_name"
     assert f"replaces checkpoints of mine: {keep}" in caplog.messages
 
 

@@ -177,6 +177,16 @@ def test_labels_are_used_as_they_are_where_that_predicts_better():
     assert taus[0][0][1] > taus[0][1][1]
 
 
+@pytest.mark.parametrize(
+    "values", [[1.0] * 14 + [1 + 1e-15], [1e-320 * i for i in range(15)], [2.0**60] * 14 + [2.0**60 + 4096]]
+)
+def test_labels_that_differ_less_than_rounding_are_used_by_their_order(values):
+    sample = VIT.sample(15, seed=1)
+    fitted, _ = learn(recipes.get("gp"), Task("x"), Labels.of(sample, values, True))
+    ranked = Labels.of(sample, values, False)
+    assert torch.equal(fitted["matrix"], learn(recipes.get("gp"), Task("x"), ranked)[0]["matrix"])
+
+
 @pytest.mark.parametrize(("n", "probability"), [(1, 0.8), (7, 0.5), (1000, 0.99), (3000, 0.8)])
 @pytest.mark.parametrize("std", [0.02, 0.6])
 def test_the_ends_of_an_interval_have_the_ranks_of_the_mixture_of_all_predictions(n, probability, std):

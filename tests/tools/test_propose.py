@@ -54,7 +54,7 @@ def round_(tmp_path, monkeypatch):
 
 def test_rounds_find_the_best_and_end_when_all_is_measured(round_):
     said, first = round_("--count", 25, "--tasks", "top1")
-    assert "25 proposals: random, as 0 architectures are measured" in said
+    assert "25 proposals: random; predictions choose from 25 measured architectures on, here are 0" in said
     train = Path("mine/train.json")
     entries = json.loads(train.read_text())
     assert all(list(entry) == ["arch", "top1_accuracy"] for entry in entries.values())
@@ -100,6 +100,51 @@ def test_several_tasks_a_recipe_without_bounds_and_rare_budgets_from_python(monk
     (tmp_path / "train.json").write_text(json.dumps({name: {"arch": name, "own_rank": 1} for name in known}))
     with pytest.raises(InputError, match="own: all labels are equal"):
         propose(Data(tmp_path, "x"))
+
+
+def test_labels_that_are_not_added_yet_are_not_overwritten(round_):
+    round_("--count", 25)
+    round_("--count", 2)
+    entries = json.loads(Path("mine/train.json").read_text())
+    proposed = json.loads(Path("next.json").read_text())
+    for name, entry in proposed.items():
+        entry["own_accuracy"] = entries.pop(name)["own_accuracy"]
+    entries["arch1"]["other_rank"] = 1  # labels one more task
+    Path("mine/train.json").write_text(json.dumps({k: {"other_rank": None} | e for k, e in entries.items()}))
+    flags = ("--data_path", "mine", "--tasks", "own", "--count", "2", "--json", "next.json")
+    for status, content in (
+        (2, proposed),
+        (0, {name: entry | {"own_accuracy": None} for name, entry in proposed.items()}),
+    ):
+        Path("next.json").write_text(json.dumps(content))
+        answer = run_command("tools/propose.py", *flags)
+        assert answer.returncode == status
+        assert ("next.json: holds labels that mine/train.json lacks" in answer.stderr) == (status == 2)
+        if status:
+            assert json.loads(Path("next.json").read_text()) == content
+    written = json.loads(Path("next.json").read_text())
+    assert all(
+        entry | {"arch": 0} == {"arch": 0, "own_accuracy": None, "other_rank": None} for entry in written.values()
+    )
+
+
+def test_where_nothing_is_left_within_the_budgets_it_is_said(monkeypatch, tmp_path):
+    add_recipe(monkeypatch, OwnRecipe)
+    limits, known = {"params": 130, "ms": 0.05}, TOY.all()[::2]
+    costs = TOY.measure(TOY.all())
+    within = (costs["params"] <= limits["params"]) & (costs["ms"] <= limits["ms"])
+    assert not within.any() and (costs["params"] <= limits["params"]).any() and (costs["ms"] <= limits["ms"]).any()
+    for recipe in ("gp", "own"):
+        predictor = fit(TOY, known, range(len(known)), recipe=recipe)
+        assert propose(predictor, 5, limits=limits)[::2] == ([], "no architecture within the budgets is left")
+        everything = propose(predictor, 100)
+        assert sorted([*everything.architectures, *known]) == sorted(TOY.all())
+        assert everything.reason == f"the best predicted by {recipe}, proven"
+    space = {"hyperparameters": [{"type": "ordinal", "name": name, "sequence": [0, 1]} for name in "abc"]}
+    costs = {"x": {"a": [1, 2]}, "y": {"a": [2, 1]}}
+    (tmp_path / "space.json").write_text(json.dumps(space | {"costs": costs}))
+    found = propose(Data(tmp_path, "x"), limits={"x": 1, "y": 1})
+    assert found.reason == "no architecture within the budgets is left"
 
 
 def test_a_round_in_memory_proposes_what_is_truly_good():
