@@ -10,7 +10,7 @@ from helpers import OwnRecipe, add_recipe, run_command
 from toy import TOY, one_hot
 
 from common.files import InputError
-from dataset import Data
+from dataset import Data, find_data
 from engine.proposals import propose
 from engine.trained import fit
 from space import VIT
@@ -143,7 +143,7 @@ def test_where_nothing_is_left_within_the_budgets_it_is_said(monkeypatch, tmp_pa
     space = {"hyperparameters": [{"type": "ordinal", "name": name, "sequence": [0, 1]} for name in "abc"]}
     costs = {"x": {"a": [1, 2]}, "y": {"a": [2, 1]}}
     (tmp_path / "space.json").write_text(json.dumps(space | {"costs": costs}))
-    found = propose(Data(tmp_path, "x"), limits={"x": 1, "y": 1})
+    found = propose(find_data(tmp_path), limits={"x": 1, "y": 1})
     assert found.reason == "no architecture within the budgets is left"
 
 
