@@ -31,7 +31,7 @@ def comparable(text, figures):
     """An output, whatever its times and line breaks, and without `figures` whatever its numbers and architectures."""
     text = re.sub(r"in [\d.]+ seconds", "in # seconds", text)
     if not figures:
-        text = re.sub(r"-?\d[\d,.]*", "#", re.sub(r"[jkl]\d{36}|\d+/[\d.]+", "", text))
+        text = re.sub(r"(-?\d[\d,.]*\s*)+", "# ", re.sub(r"[jkl]\d{36}|\d+/[\d.]+", "", text))
     return " ".join(text.split())
 
 
