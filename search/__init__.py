@@ -14,12 +14,12 @@ class SearchResult(NamedTuple):
     over_budget: int  # ruled out by a budget
     scored: int  # scored one by one
     left: int  # not examined
-    gap: float  # no architecture beats the first by more than this; 0 where all are proven the best
-    interrupted: bool  # by Ctrl-C
+    gap: float  # no architecture beats the first by more than this; 0 where they are proven to be the best
+    interrupted: bool  # by Ctrl-C or the time limit
 
 
 class ParetoFront(NamedTuple):
-    """The best architecture for every number of parameters, from the smallest architecture to the best."""
+    """The best architecture for every value of a cost, from the cheapest architecture to the best."""
 
     architectures: list  # strings
     scores: np.ndarray  # float64

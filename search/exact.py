@@ -1,235 +1,341 @@
-"""The best of all 317,297,380,491 architectures by a engine.model.Model, exactly: branch and bound, in seconds.
+"""The best of all architectures of a space by a recipes.base.Model, exactly: branch and bound.
 
-For each depth, an architecture takes one of nine options (heads, MLP ratio) in each layer. The search takes the layers
-in order of influence and extends prefixes, options of the first layers, by one layer at a time. It drops a prefix as
-soon as a lower bound on the scores of all its completions exceeds the worst score on the list of the best found so
-far, or its cheapest completion exceeds a budget. The list at the end is exact: nothing is sampled or assumed.
+There is a branch for every way to decide the parents, the decisions that others depend on. In a branch the other
+decisions form groups, and a group takes one of a few options. The search takes the groups in order of influence and
+extends prefixes, options of the first groups, by one group at a time. It drops a prefix as soon as a lower bound on the
+scores of all its completions exceeds the worst score on the list of the best found so far, or its cheapest completion
+exceeds a budget. The list at the end is exact: nothing is sampled or assumed. search/bounds.py has the bound.
 
-search/bounds.py has the bound.
-
-The Pareto front is found in one such search. The front found so far cuts the parameters into steps, from one of its
-architectures to the next larger one. A completion must beat the architecture at the start of its step, and the step's
-end is a budget for it: a prefix goes on if it can do so in any step. For speed neighbouring steps are tested together,
-with the largest t + p B of the group.
+The Pareto front is found in one such search. The current front divides the range of costs into intervals. In each
+interval a new architecture must beat the best one that is no more expensive, and the interval's end is a budget for it.
+We keep a prefix if, in some interval, a completion may do that. For speed we test neighbouring intervals together, with
+the largest t + p B among them.
 """
 
+import functools
 import math
+import time
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from common.files import InputError
 from common.processes import delayed_interrupt, one_thread
 from search import ParetoFront, SearchResult
-from search.bounds import NO_LAYERS, PLACES, DepthModel
-from space import ABSENT, DEPTHS, LAYERS, MIN_DEPTH, NUM_ARCHITECTURES, OPTIONS, budgets, strings
+from search.bounds import NOTHING, Relaxation, Score
+from space import Space
 
+MAX_BRANCHES = 10_000
+OPEN = 8  # branches that are searched at a time: few enough for the memory
 GREEDY = 200  # prefixes extended at a time in the greedy first pass
-GROUPS = 32  # of steps of the front, at most
+TOGETHER = 32  # parts into which the intervals of a front are divided for tests, at most
 BLOCK = 2**12  # prefixes extended at a time by a model without networks: few enough for the cache
 
 
 class _Block(NamedTuple):
-    """n open prefixes of one depth with the same number of fixed layers."""
+    """n open prefixes of one branch with the same number of fixed groups."""
 
-    fixed: int
-    keys: np.ndarray  # (n,) sort key of the completion that sorts first among the strings
-    costs: np.ndarray  # (costs, n) of the cheapest completion, parameters first
+    options: np.ndarray  # (n, fixed) uint8
+    costs: np.ndarray  # (costs, n) of the cheapest completion
     bounds: np.ndarray  # (penalties, n) of all completions; the first penalty is 0
     work: float  # in each of them: an estimate
 
     def select(self, which):
         """Some of the prefixes."""
-        return self._replace(keys=self.keys[which], costs=self.costs[:, which], bounds=self.bounds[:, which])
+        return _Block(self.options[which], self.costs[:, which], self.bounds[:, which], self.work)
+
+
+def _keys(choices):
+    """Byte strings of choices (n, decisions) that are in the order of the architecture strings: (n,)."""
+    return (choices + 1).astype(np.uint8, order="C").view(f"S{choices.shape[1]}")[:, 0]
+
+
+def _slack(cost):
+    """How much two sums of a cost, added up in different orders, differ at most."""
+    if cost.table.dtype.kind == "i":
+        return 0
+    return 2.0**-48 * len(cost.table) * (abs(cost.base) + np.abs(cost.table).max(1).sum())
 
 
 class _Best:
-    """The best architectures found so far: columns of `found`, ordered by score, then by sort key."""
+    """The best architectures found so far, ordered by score, then by string."""
 
-    def __init__(self, top=None):
-        self.top, self.tick = top, None  # of scores: set by the search
-        self.found = np.empty((4, 0))  # scores in ticks, sort keys, parameters, scores
+    def __init__(self, space, top=None, exclude=()):
+        self.top, self.excluded, self.tick = top, _keys(space.parse(list(exclude))), None  # of scores: set by the search
+        self.found = np.empty((3, 0))  # scores in ticks, costs, scores
+        self.choices = np.empty((0, len(space.decisions)), np.int8)
 
-    def add(self, scores, keys, sizes):
-        """Add architectures by their scores, sort keys and parameters, (n,) each."""
-        found = np.hstack([self.found, [np.round(scores / self.tick), keys, sizes, scores]])
-        self.found = found[:, self._chosen(*found[:3])]
+    def add(self, scores, costs, choices):
+        """Add n architectures, unless they are excluded."""
+        if len(self.excluded):
+            new = ~np.isin(_keys(choices), self.excluded)
+            scores, costs, choices = scores[new], costs[new], choices[new]
+        found = np.hstack([self.found, [np.round(scores / self.tick), costs, scores]])
+        choices = np.vstack([self.choices, choices])
+        chosen = self._chosen(*found[:2], _keys(choices))
+        self.found, self.choices = found[:, chosen], choices[chosen]
 
-    def _chosen(self, ticks, keys, sizes):
+    def _chosen(self, ticks, costs, keys):
         return np.lexsort((keys, ticks))[: self.top]
 
-    def steps(self):
-        """What a prefix must beat, by steps of parameters: ticks, sort key, parameters, and the end of the step."""
-        ticks, keys, *_ = self.found[:, -1] if self.found.shape[1] == self.top else (math.inf, 0)
-        return np.array([[ticks], [keys], [math.inf], [math.inf]])
-
-    def result(self):
-        """Strings and scores."""
-        keys = self.found[1, :, None].astype(np.int64)
-        options, depths = keys // PLACES[1:] % OPTIONS, keys // PLACES[0] + MIN_DEPTH
-        return strings(np.where(np.arange(LAYERS) < depths, options, ABSENT)), self.found[3]
+    def intervals(self):
+        """What an architecture must beat in each interval of costs: ticks, cost, the interval's end; and the key."""
+        last = slice(self.top - 1, self.top)
+        ticks, keys = [*self.found[0, last], math.inf][:1], [*_keys(self.choices[last]), b""][:1]
+        return np.array([ticks, [math.inf], [math.inf]]), np.array(keys)
 
 
 class _Front(_Best):
-    """The Pareto front found so far, ordered by parameters, which makes the scores improve."""
+    """The Pareto front found so far, ordered by cost, which makes the scores improve."""
 
-    def _chosen(self, ticks, keys, sizes):
-        order = np.lexsort((keys, ticks, sizes))
+    def __init__(self, space, cost):
+        super().__init__(space)
+        # The end of an interval is below the next one's start by a unit, where costs are integers.
+        self.slack, self.unit = _slack(cost), int(cost.table.dtype.kind == "i")
+
+    def _chosen(self, ticks, costs, keys):
+        order = np.lexsort((keys, ticks, costs))
         return order[ticks[order] < np.minimum.accumulate(np.append(math.inf, ticks[order]))[:-1]]
 
-    def steps(self):
-        # Nothing is found yet that is smaller than the first of the front.
-        return np.vstack([np.hstack([[[math.inf], [0], [0]], self.found[:3]]), np.append(self.found[2] - 1, math.inf)])
+    def intervals(self):
+        # Nothing is found yet that is cheaper than the first of the front.
+        ticks, costs, _ = np.hstack([[[math.inf], [-math.inf], [0]], self.found])
+        ends = np.append(costs[1:] - self.unit, math.inf)
+        return np.array([ticks, costs + self.slack, ends + self.slack]), np.append(b"", _keys(self.choices))
 
 
 class _Branch:
-    """The search in one depth: its open prefixes, and which of them can enter a record."""
+    """The search in one branch: its open prefixes, and which of them can enter a record."""
 
-    def __init__(self, model, depth, limits, front):
-        """limits: budgets, [(Cost, largest value)], the first of the parameters."""
-        self.model = DepthModel(model, depth)
-        smallest, self.largest = np.array([self.model.span(cost) for cost, _ in limits]).T
-        self.extra = np.array([cost.table - cost.table.min() for cost, _ in limits])  # over the cheapest option
-        # By penalty: the multiplier, the largest cost less the smallest, and what the ends of a front's steps start at.
-        self.penalties, columns = [torch.zeros(OPTIONS).double()], [(0.0, 0, -math.inf)]
+    def __init__(self, relax, limits, front):
+        """relax: gives the branch's Relaxation; limits: [(Cost, largest value)], with `front` the front's cost first."""
+        self.relax, relaxation = relax, relax()
+        self.counts, self.magnitude = relaxation.counts, relaxation.magnitude
+        costs = [relaxation.costs(cost) for cost, _ in limits]
+        tables = np.array([table for table, _ in costs]).reshape(-1, *relaxation.shape)
+        self.extra = tables - tables.min(2, keepdims=True)  # over the cheapest option of the group
+        smallest = np.array([base for _, base in costs]) + tables.min(2).sum(1)
+        room = self.extra.max(2).sum(1)  # of each cost, between the cheapest and the most expensive
+        rows = [np.zeros(len(limits))]
         for i, (cost, limit) in enumerate(limits):
-            if front or limit < self.largest[i]:
-                self.largest[i] = min(limit, self.largest[i])
-                for multiplier in self.model.multipliers(cost):
-                    self.penalties.append(torch.from_numpy(multiplier * self.extra[i]))
-                    columns.append((multiplier, self.largest[i] - smallest[i], -math.inf if i else smallest[0]))
-        multipliers, room, _ = self.columns = np.array(columns).T[..., None]
-        self.allowance = multipliers * room  # what they add to a score within the budgets, at most
-        self.overall = self.model.child_bounds(NO_LAYERS, self.penalties).min(1)  # bounds of all architectures
+            if room[i] and (front and not i or limit < smallest[i] + room[i]):
+                rows += [*np.eye(len(limits))[i] * relaxation.multipliers(self.extra[i])[:, None]]
+            room[i] = min(room[i], limit - smallest[i]) + _slack(cost)
+        # A row for each penalty, a sum of multiples of the costs: none, or several multiples of one.
+        self.multipliers, self.room, self.largest = np.array(rows), room, smallest + room
+        self.origin = np.where(np.arange(len(limits)), -math.inf, smallest)  # where intervals are measured from
+        self.overall = relaxation.child_bounds(NOTHING, self.penalties()).min(1)  # bounds of all architectures
         # Blocks of open prefixes, the longest last.
-        self.stack = [_Block(0, np.array([(depth - MIN_DEPTH) * PLACES[0]]), smallest[:, None], self.overall, 1.0)]
+        self.stack = [_Block(NOTHING, smallest[:, None], self.overall, 1.0)]
+        self.total = 1.0  # work at the start
+
+    def penalties(self):
+        """Penalties of the options: (penalties, groups, options)."""
+        return torch.from_numpy(np.tensordot(self.multipliers, self.extra, 1))
 
     def work(self):
         """What is left to do: an estimate."""
-        return sum(len(block.keys) * block.work for block in self.stack)
+        return sum(len(block.options) * block.work for block in self.stack)
+
+    def bound(self):
+        """Lower bound on the scores of all architectures that are left."""
+        allowance = (self.multipliers @ self.room)[:, None]  # what penalties add within the budgets, at most
+        return min(((block.bounds - allowance).max(0).min() for block in self.stack), default=math.inf)
 
     def pop(self, size, greedy):
-        """Take `size` prefixes of the last block: the first, or every so many, so that all parts are alike."""
+        """Take `size` prefixes from the last block: the most promising ones if greedy, else an evenly spaced sample."""
         block = self.stack.pop()
-        place = np.arange(len(block.keys))
+        place = np.arange(len(block.options))
         taken = place < size if greedy else place % math.ceil(len(place) / size) == 0
         if not taken.all():
             self.stack.append(block.select(~taken))
         return block.select(taken)
 
-    def options(self, block):
-        """Options of the fixed layers: (n, fixed)."""
-        return block.keys[:, None] // self.model.places[: block.fixed] % OPTIONS
-
     def children(self, block):
-        """All prefixes with one more layer fixed."""
-        keys = block.keys + self.model.places[block.fixed] * np.arange(OPTIONS)[:, None]
-        costs = block.costs[:, None] + self.extra[..., None]
-        bounds = self.model.child_bounds(self.options(block), self.penalties)
-        return _Block(block.fixed + 1, keys.ravel(), *(rows.reshape(len(rows), -1) for rows in (costs, bounds)), 0)
+        """All prefixes with one more group fixed."""
+        (n, fixed), penalties, relaxation = block.options.shape, self.penalties(), self.relax()
+        count = self.counts[fixed]
+        # The pairs are split for these prefixes, with the penalties that bound them best.
+        best = (block.bounds - (self.multipliers @ self.room)[:, None]).argmax(0)
+        weights = torch.from_numpy(np.bincount(best, minlength=len(penalties)) / n)
+        relaxation.tighten(block.options, torch.tensordot(weights, penalties, 1))
+        bounds = relaxation.child_bounds(block.options, penalties)[:, :count]
+        costs = block.costs[:, None] + self.extra[:, fixed, :count, None]
+        options = np.column_stack(
+            [np.tile(block.options, (count, 1)), np.arange(count, dtype=np.uint8).repeat(n)]
+        )
+        return _Block(options, *(rows.reshape(len(rows), len(options)) for rows in (costs, bounds)), 0)
 
     def possible(self, block, record):
-        """Which groups of the record's steps each prefix may have a completion in that enters it: (groups, n) bool."""
-        steps = record.steps()
-        multipliers, room, origin = self.columns
-        beaten = steps[0] * record.tick + multipliers * np.minimum(room, steps[3] - origin)
-        first = np.unique(np.linspace(0, steps.shape[1], GROUPS + 1).astype(int)[:-1])
-        keys, sizes, ends, *beaten = np.maximum.reduceat(np.vstack([steps[1:], beaten]), first, 1)[..., None]
+        """For each prefix: could some completion still enter the record? (n,) bool."""
+        intervals, keys = record.intervals()
+        room = np.minimum(self.room[:, None], intervals[2] - self.origin[:, None])
+        beaten = intervals[0] * record.tick + self.multipliers @ room
+        first = np.unique(np.linspace(0, len(keys), TOGETHER + 1).astype(int)[:-1])
+        most, ends, *beaten = np.maximum.reduceat(np.vstack([intervals[1:], beaten]), first, 1)[..., None]
+        cost = block.costs[:1].sum(0)  # the front's, or 0
         slack = 1.5 * record.tick  # a tick and a margin
-        wins_ties = (block.keys <= keys) & (block.costs[0] <= sizes)
-        possible = (block.costs[0] <= ends) & (wins_ties | (block.bounds[0] <= beaten[0] - slack))
-        for bound, most in zip(block.bounds, beaten, strict=True):
-            possible &= bound <= most + slack
-        return possible
+        possible = cost <= ends
+        for bound, best in zip(block.bounds, beaten, strict=True):
+            possible &= bound <= best + slack
+        ties = possible & (block.bounds[0] > beaten[0] - slack)
+        (near,) = ties.any(0).nonzero()
+        if len(near):
+            order = keys.argsort()
+            largest = keys[order[np.maximum.reduceat(order.argsort(), first)]][:, None]
+            wins = (_keys(self.relax().complete(block.options[near])) <= largest) & (cost[near] <= most)
+            possible[:, near] &= wins | ~ties[:, near]
+        return possible.any(0)
+
+
+def _branches(space):
+    """Choices of the parents in each branch, 0 for all other decisions: (branches, decisions) int8."""
+    rows = np.zeros((1, len(space.decisions)), np.int8)
+    if space.parents:
+        parents = Space(space.name, [space.decisions[i] for i in space.parents], absent=space.absent)
+        if parents.size > MAX_BRANCHES:
+            ways = f"there are {parents.size:,} ways to decide what other decisions depend on"
+            raise InputError(f"{space.name}: {ways}: more than {MAX_BRANCHES:,} need evolution, which proves nothing")
+        rows = rows.repeat(parents.size, 0)
+        rows[:, space.parents] = parents.parse(parents.all())
+    return rows
 
 
 class _Search:
-    """Branch and bound over all depths, which fills a record."""
+    """Branch and bound over all branches, which fills a record."""
 
-    def __init__(self, model, record, max_params, max_macs):
-        self.record, limits = record, budgets(math.inf if max_params is None else max_params, max_macs)
-        self.branches = [_Branch(model, depth, limits, isinstance(record, _Front)) for depth in DEPTHS.values()]
-        magnitude = max(branch.model.magnitude for branch in self.branches) or 1.0
-        record.tick = (4 + len(model.networks)) * 2.0**-43 * magnitude
-        self.size = max(1, BLOCK // (1 + len(model.networks)))
+    def __init__(self, model, record, limits):
+        self.record, self.space = record, model.space
+        self.limits = [(cost, float(most)) for cost, most in limits]
+        self.most = np.array([most for _, most in self.limits])
+        score, chosen, self.networks = Score.of(model), _branches(model.space), len(model.networks)
+        relax = functools.lru_cache(OPEN)(lambda i: Relaxation(score, model.space, chosen[i]))
+        self.relax = [functools.partial(relax, i) for i in range(len(chosen))]
+        self.size = max(1, BLOCK // (1 + self.networks))
+        self.open, self.waiting = [], None  # branches, those that wait from the most promising on
         self.bounded = self.over_budget = self.scored = 0
 
-    def run(self, interrupted, progress):
-        """Fill the record. After an interruption the branches hold the prefixes that were not examined."""
-        # Greedy first pass: in every depth, extend the best few of each layer down to a first record.
-        for branch in self.branches:
-            for _ in range(branch.model.depth + 1):
-                if branch.stack and not interrupted():
-                    self._step(branch, GREEDY, greedy=True)
-        total = self._work()
-        while self.left() and not interrupted():
-            self._step(max(self.branches, key=_Branch.work), self.size, greedy=False)
+    def run(self, stop, progress):
+        """Fill the record, until stop(). Then the branches hold the prefixes that were not examined."""
+        branches = []
+        for relax in self.relax:
+            if stop():
+                return
+            branches.append(_Branch(relax, self.limits, isinstance(self.record, _Front)))
+        self.waiting = sorted(branches, key=_Branch.bound)
+        groups = max(len(branch.counts) for branch in branches)
+        magnitude = max(branch.magnitude for branch in branches) or 1.0
+        self.record.tick = (2 + groups / 6 + self.networks) * 2.0**-43 * magnitude
+        while self.left() and not stop():
+            while self.waiting and len(self.open) < OPEN and not stop():
+                self._greedy(self.waiting.pop(0), stop)
+            self.open = [branch for branch in self.open if branch.stack]
+            if self.open:
+                self._step(max(self.open, key=_Branch.work), self.size, greedy=False)
             if progress:
-                progress(1 - self._work() / total, self.record.found[3].min(initial=math.inf), self.open_bound())
+                progress(self._share(), self.record.found[2].min(initial=math.inf), self.open_bound())
 
-    def _work(self):
-        return sum(branch.work() for branch in self.branches)
+    def _greedy(self, branch, stop):
+        """Open a branch: extend the best few prefixes of each length, down to a first record."""
+        self.open.append(branch)
+        for _ in range(len(branch.counts) + 1):
+            if branch.stack and not stop():
+                self._step(branch, GREEDY, greedy=True)
+        branch.total = branch.work()
+
+    def _share(self):
+        """Share of the work that is done: an estimate."""
+        left = len(self.waiting) + sum(branch.work() / branch.total for branch in self.open if branch.stack)
+        return 1 - left / len(self.relax)
 
     def left(self):
         """Number of architectures neither ruled out nor scored."""
-        return NUM_ARCHITECTURES - self.bounded - self.over_budget - self.scored
+        return self.space.size - self.bounded - self.over_budget - self.scored
 
     def open_bound(self):
         """Lower bound on the scores of all architectures that are left."""
-        bounds = [block.bounds - branch.allowance for branch in self.branches for block in branch.stack]
-        return min((rows.max(0).min() for rows in bounds), default=math.inf)
+        if self.waiting is None:
+            return -math.inf
+        return min((branch.bound() for branch in self.open + self.waiting[:1]), default=math.inf)
 
     def _step(self, branch, size, greedy):
-        """Extend `size` open prefixes by a layer; complete ones are scored and go into the record."""
+        """Extend `size` open prefixes by a group; complete ones are scored and go into the record."""
         block = self._promising(branch, branch.pop(size, greedy))
-        if block.fixed == branch.model.depth:
-            self.record.add(branch.model.scores(branch.options(block)), block.keys, block.costs[0])
-            self.scored += len(block.keys)
-        elif len(block.keys):
+        n, fixed = block.options.shape
+        if fixed == len(branch.counts):
+            self._complete(branch.relax(), block.options)
+        elif n:
             children = self._promising(branch, branch.children(block))
-            if len(children.keys):
+            if len(children.options):
                 order = (children.bounds - branch.overall).min(0).argsort(kind="stable")  # the most promising first
-                work = 0.5**children.fixed if greedy else block.work * len(block.keys) / len(order)
+                work = 0.5 ** (fixed + 1) if greedy else block.work * n / len(order)
                 branch.stack.append(children.select(order)._replace(work=work))
+
+    def _complete(self, relaxation, options):
+        choices = relaxation.complete(options)
+        costs = np.array([cost.of(choices) for cost, _ in self.limits]).reshape(len(self.limits), len(choices))
+        within = np.all(costs <= self.most[:, None], 0)  # which sums of real costs decide, added up as Cost.of does
+        self.record.add(relaxation.scores(options[within]), costs[:1].sum(0)[within], choices[within])
+        self.over_budget += (~within).sum().item()
+        self.scored += within.sum().item()
 
     def _promising(self, branch, block):
         """Drop and count the prefixes with no completion that can enter the record; returns the others."""
-        completions = OPTIONS ** (branch.model.depth - block.fixed)
+        completions = math.prod(branch.counts[block.options.shape[1] :].tolist())
         within = (block.costs <= branch.largest[:, None]).all(0)
-        possible = within & branch.possible(block, self.record).any(0)
+        possible = within & branch.possible(block, self.record)
         self.over_budget += (~within).sum().item() * completions
         self.bounded += (within & ~possible).sum().item() * completions
         return block.select(possible)
 
 
+def _late(seconds):
+    """A function that returns True once the seconds are over."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
 @one_thread()
 @torch.inference_mode()
-def best(model, top=10, *, max_params=None, max_macs=None, progress=None):
+def best(model, top=10, *, limits=None, exclude=(), seconds=None, progress=None):
     """Find the `top` architectures with the smallest scores.
 
-    model: a engine.model.Model. max_params, max_macs: budgets of parameters and multiply-accumulates. progress: called
-    after every block as progress(share of the work done, best score, best score that is left), the share an estimate,
-    the scores infinite where there is none. Ctrl-C ends the search with what it found, unproven. Memory does not grow
-    with time. Returns SearchResult; raises InputError where nothing is within the budgets.
+    model: recipes.base.Model without a function. limits: budgets, {name of a cost: largest value}. exclude:
+    architectures that are no results, such as measured ones; they count as scored. seconds: time limit. progress:
+    called after every block as progress(share of the work done, best score, best score that is left), the share an
+    estimate, the scores infinite where there is none. Ctrl-C and the time limit end the search with what it found,
+    unproven. Memory does not grow with time. Returns SearchResult. Raises InputError where nothing is within a budget,
+    and for more than MAX_BRANCHES branches.
     """
+    late = _late(seconds)
     with delayed_interrupt() as interrupted:
-        search = _Search(model, _Best(top), max_params, max_macs)
-        search.run(interrupted, progress)
-        (architectures, scores), left = search.record.result(), search.left()
+        record = _Best(model.space, top, exclude)
+        search = _Search(model, record, model.space.limits(limits))
+        search.run(lambda: interrupted() or late(), progress)
+        scores, left = record.found[2], search.left()
         gap = max(0.0, float(scores.min(initial=math.inf) - search.open_bound()))
         counts = search.bounded, search.over_budget, search.scored, left
-        return SearchResult(architectures, scores, *counts, gap, bool(left))
+        return SearchResult(model.space.strings(record.choices), scores, *counts, gap, bool(left))
 
 
 @one_thread()
 @torch.inference_mode()
-def pareto(model, *, max_params=None, max_macs=None, progress=None):
-    """Find the Pareto front of parameters and score.
+def pareto(model, *, limits=None, seconds=None, progress=None):
+    """Find the Pareto front of the space's first cost and the score.
 
-    Every architecture that is not on the front has one on it with at most as many parameters and at least as good a
-    score. Among equal scores the front has the smallest architecture, then the smallest string. Arguments as for
-    `best`. Returns ParetoFront; raises InputError, and KeyboardInterrupt at Ctrl-C.
+    Every architecture that is not on the front has one on it that costs at most as much and has at least as good a
+    score. Among equal scores the front has the cheapest architecture, then the smallest string. Arguments and errors as
+    for `best`, but there is no unproven front: raises KeyboardInterrupt at Ctrl-C, and TimeoutError after `seconds`.
+    Raises InputError where the space has no costs.
     """
-    search = _Search(model, _Front(), max_params, max_macs)
-    search.run(lambda: False, progress)
-    return ParetoFront(*search.record.result())
+    space = model.space
+    if not space.costs:
+        raise InputError(f"{space.name}: has no costs: a Pareto front needs one")
+    name, cost = next(iter(space.costs.items()))
+    record = _Front(space, cost)
+    search = _Search(model, record, space.limits({name: math.inf} | dict(limits or {})))
+    search.run(_late(seconds), progress)
+    if search.left():
+        raise TimeoutError(f"the Pareto front is not complete after {seconds} seconds")
+    return ParetoFront(space.strings(record.choices), record.found[2])
