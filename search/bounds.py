@@ -12,9 +12,11 @@ decisions, u = b + sum_g T[g, c_g], since nothing nonlinear lies between the enc
    of its coefficient (CROWN, Zhang et al., arXiv:1811.00866). The result is linear in u, so in the options:
    f >= d + sum_g s T[g, c_g], and each free group takes the option that is best for it alone.
 3. The quadratic form. With the prefix fixed it is a constant, a term for each free group's option, and pairs P[g, c,
-   h, d] of free groups. A pair is at least the mean of min_d P[g, c, h, d] and min_c P[g, c, h, d], so half of either
-   is added to the term of its group. First, means of P over rows and columns are moved to the terms: less is left to
-   be bounded.
+   h, d] of free groups. For any splits a, P[g, c, h, d] - a[g, h, c] - a[h, g, d] is at least the mean of its minima
+   over d and over c. So a[g, h, c] and half of the minimum over d are added to the term of c, and likewise for d.
+   First, means of P over rows and columns are moved to the terms: less is left to be bounded. Then the splits start at
+   0 and follow the prefixes that are extended: coordinate ascent makes the mean bound of 3 larger, with all splits of
+   a group at a time (message passing, Globerson and Jaakkola, Fixing max-product, NIPS 2007).
 
 The terms of 3 are added to those of 2 before the minimum over options. The larger of 1 + 3 and 2 + 3 is used:
 intervals win while many groups are free, lines once few are. Being a sum over groups, it also bounds each child of the
@@ -22,10 +24,20 @@ prefix, one more group fixed, and most children are dropped before anything is c
 
 Budgets. A bound on score + p cost, with a multiplier p >= 0, is as simple: p cost adds one term a group (Lagrangian
 relaxation). If it exceeds t + p B, no completion within the budget B is as good as t. A few p are tried.
-"""
 
-import itertools
-from typing import NamedTuple
+Rounding. All is float64. Scores and bounds are sums of the same terms. M, the sum of the absolute values of all terms,
+bounds what a network adds at any of its layers, and multipliers are capped so that p (largest - smallest cost) <= M.
+Each rounding error is at most 2**-53 times the largest intermediate sum, which is M but for small factors: with a split
+at most as large as its largest pair, terms of 3 are up to 2.5 M. Adding them up for k networks of widths 32, 16 and 32
+and G groups, a bound or score is off by less than (360 + 20 G + 200 k) 2**-53 M. A group is in at most 13 sums: 3 of
+fixed options, 2.5 of the splits, 3.5 of the minima, 1 of penalties, 3 on the way through the networks. A network's
+lines are 193 products, 49 with biases, 80 with ends of intervals and 64 with inputs. The rest does not grow: intervals
+that are off by less than 95 make lines that are off by as much, the slopes add 61 and other sums 76.
+So scores and bounds compare within a margin of (2 + G / 6 + k) 2**-44 M = (1024 + 85 G + 512 k) 2**-53 M, twice as
+much and more. Scores are rounded to multiples of a tick of two margins. Equal after rounding is a tie, which the
+smaller string wins (on the front the cheaper architecture, then the smaller string); so is a bound that equals the
+score to beat, within a tick and a margin.
+"""
 
 import numpy as np
 import torch
@@ -39,49 +51,29 @@ SLANTS = (1, 2, 2)  # by layer: the line below relu(x) is x where high > -slant 
 NOTHING = np.empty((1, 0), np.uint8)  # options of the prefix that fixes no group
 
 
-class Score(NamedTuple):
-    """The score of a model as the bounds need it, float64: x A x, and k networks whose weights are scaled."""
-
-    matrix: torch.Tensor  # A, (features, features)
-    first: torch.Tensor  # weights of the first layer (k, features, width)
-    weights: tuple = ()  # of the others, (k, out, in)
-    biases: tuple = ()  # (k, out, 1)
-
-    @classmethod
-    def of(cls, model):
-        """Of a recipes.base.Model."""
-        features = len(model.space.features)
-        matrix = torch.zeros(features, features).double() if model.matrix is None else model.matrix
-        if not model.networks:
-            return cls(matrix, torch.zeros(0, features, 1).double())
-        (first, *weights), biases = merge_networks(model.networks, model.space, dtype=torch.float64)
-        scale = torch.tensor(model.weights).double()[:, None, None]
-        weights[-1], biases[-1] = weights[-1] * scale, biases[-1] * scale
-        return cls(matrix, first, *(tuple(value.mT for value in values) for values in (weights, biases)))
+def layers(model):
+    """Weights of the model's networks, float64: first layer (k, features, width), others (k, out, in), biases."""
+    if not model.networks:
+        return torch.zeros(0, len(model.space.features), 1).double(), [], []
+    (first, *weights), biases = merge_networks(model.networks, model.space, dtype=torch.float64)
+    scale = torch.tensor(model.weights).double()[:, None, None]
+    weights[-1], biases[-1] = weights[-1] * scale, biases[-1] * scale
+    return first, *([value.mT for value in values] for values in (weights, biases))
 
 
-def groups(space, chosen):
-    """Groups of consecutive decisions that are left to a branch, and their options.
+def groups(free, counts):
+    """Pack decisions, in their order, into groups: [(options, decisions) choices, ABSENT for decisions of others].
 
-    chosen: (decisions,) choices of the parents, 0 elsewhere. Returns (rows, counts). rows (groups, options, decisions)
-    has the choices that an option makes, ABSENT elsewhere; the last option of a group that has fewer is repeated.
-    counts: how many options each group has.
+    free: which of the decisions, (decisions,) bool; counts: how many choices they have. There is always a group.
     """
-    free = space.present(chosen[None])[0] & (space.counts > 1)
-    free[space.parents] = False
-    found, size = [[]], 1  # without decisions there is still one group, with one option
+    found = [np.full((1, len(free)), ABSENT, np.int8)]
     for i in np.flatnonzero(free):
-        size *= space.counts[i]
-        if size > LIMIT and found[-1]:
-            found.append([])
-            size = space.counts[i]
-        found[-1].append(i)
-    options = [np.array(list(itertools.product(*map(range, space.counts[some])))) for some in found]
-    counts = np.array([len(some) for some in options])
-    rows = np.full((len(found), counts.max(), len(chosen)), ABSENT, np.int8)
-    for row, places, some in zip(rows, found, options, strict=True):
-        row[:, places] = some[np.arange(len(row)).clip(max=len(some) - 1)]
-    return rows, counts
+        if len(found[-1]) > 1 and len(found[-1]) * counts[i] > LIMIT:
+            found.append(np.full_like(found[0][:1], ABSENT))
+        choices = np.tile(np.arange(counts[i]), len(found[-1]))
+        found[-1] = found[-1].repeat(counts[i], 0)
+        found[-1][:, i] = choices
+    return found
 
 
 class Relaxation:
@@ -91,42 +83,32 @@ class Relaxation:
     all that is computed for them n is last: it is faster.
     """
 
-    def __init__(self, score, space, chosen):
-        """score: Score; chosen: as for `groups`."""
-        self.score, self.space = score, space
-        rows, counts = groups(space, chosen)
-        self.first = np.where(space.present(chosen[None])[0], chosen, ABSENT).astype(np.int8)  # choices of the completion that is first
-        base = np.where((rows != ABSENT).any((0, 1)), ABSENT, self.first)
-        self.shape = rows.shape[:2]
-        self.rows = np.vstack([rows.reshape(-1, len(chosen)), base])
-        x = self._encode()
+    def __init__(self, model, networks, first):
+        """model: recipes.base.Model; networks: its `layers`; first: choices of the first architecture, (decisions,)."""
+        space, self.first, (inputs, self.weights, self.biases) = model.space, first, networks
+        free = (first != ABSENT) & (space.counts > 1)
+        free[space.parents] = False
+        found = groups(free, space.counts)
+        self.counts = np.array([len(options) for options in found])
+        # A group that has fewer options repeats its last.
+        rows = np.stack([options[np.arange(self.counts.max()).clip(max=len(options) - 1)] for options in found])
+        self.shape, self.base = rows.shape[:2], np.where(free, ABSENT, first)
+        chosen = np.vstack([*rows, self.base])
+        x, (n, decisions) = torch.zeros(len(chosen), len(space.features)).double(), (chosen != ABSENT).nonzero()
+        x[n, (np.cumsum(space.counts) - space.counts)[decisions] + chosen[n, decisions]] = 1
         x, base = x[:-1], x[-1]
-        table = (x @ score.first).unflatten(1, self.shape)  # (k, groups, options, width)
-        constant, single, pair = self._quadratic(base, x)
+        table = (x @ inputs).unflatten(1, self.shape)  # (k, groups, options, width)
+        constant, single, pair = self._quadratic(model.matrix, base, x)
         order = self._influence(single, table).argsort(descending=True, stable=True)
-        self.counts, self.rows = counts[order], np.vstack([rows[order].reshape(-1, len(chosen)), self.rows[-1:]])
-        self.choices = self.rows[:-1].reshape(rows.shape).clip(min=0)
-        self._keep_sums(constant, base @ score.first, single[order], pair[order][:, :, order], table[:, order])
+        self.counts, self.rows = self.counts[order], rows[order]
+        self._keep_sums(constant, base @ inputs, single[order], pair[order][:, :, order], table[:, order])
 
-    def _encode(self):
-        """Features of the rows, float64."""
-        x = torch.zeros(len(self.rows), len(self.space.features)).double()
-        n, decisions = (self.rows != ABSENT).nonzero()
-        first = np.cumsum(self.space.counts) - self.space.counts
-        x[n, first[decisions] + self.rows[n, decisions]] = 1
-        return x
-
-    def costs(self, cost):
-        """Costs of the options, (groups, options), and of the choices that all have."""
-        table = cost.table[np.arange(len(cost.table)), self.rows].sum(1)
-        return table[:-1].reshape(self.shape), cost.base + table[-1]
-
-    def _quadratic(self, base, x):
+    def _quadratic(self, matrix, base, x):
         """x A x as constant + sum_g single[g, c_g] + sum_{g < h} pair[g, c_g, h, c_h], pairs of mean 0."""
-        matrix, symmetric = self.score.matrix, self.score.matrix + self.score.matrix.t()
+        matrix = torch.zeros(2 * base.shape).double() if matrix is None else matrix
+        symmetric, places = matrix + matrix.t(), torch.arange(self.shape[0])
         single = (x @ symmetric @ base + (x @ matrix * x).sum(1)).view(self.shape)
         pair = (x @ symmetric @ x.t()).view(self.shape + self.shape)
-        places = torch.arange(self.shape[0])
         pair[places, :, places] = 0
         mean = pair.mean(3)
         grand = mean.mean(1)
@@ -136,8 +118,8 @@ class Relaxation:
     def _influence(self, single, table):
         """(groups,): roughly the variance of the score that a group's option causes."""
         influence = single.var(1, correction=0)
-        if self.score.weights:
-            second, third, fourth = (weight.square() / 2 for weight in self.score.weights)  # a relu passes half
+        if self.weights:
+            second, third, fourth = (weight.square() / 2 for weight in self.weights)  # a relu passes half
             influence = influence + (fourth @ third @ second @ table.var(2, correction=0).mT).sum((0, 1))
         return influence
 
@@ -147,21 +129,19 @@ class Relaxation:
         # score, and to the networks' inputs.
         options = torch.cat([pair.flatten(2).flatten(0, 1), single.view(-1, 1), *table.flatten(1, 2)], 1)
         always = torch.cat([torch.zeros(len(options)), constant[None], inputs.flatten()])
-        self.terms = torch.cat([options, always[None]])
-        lowest, low, high = pair.amin(3), table.amin(2), table.amax(2)
-        counts = range(len(single) + 1)
-        self.free = [(single[f:] + lowest[f:, :, f:].sum(2) / 2)[..., None] for f in counts]  # with half of the pairs
-        self.single, self.pair, self.most = single, pair, pair.abs().amax((1, 3))[..., None]
-        # By the number of fixed groups: what a pair of free groups (g, h) adds to the term of g's option, (g, h, option).
-        self.splits = {}
+        self.terms, self.single, self.pair = torch.cat([options, always[None]]), single, pair
+        low, high, counts = table.amin(2), table.amax(2), range(len(single) + 1)
         self.low, self.high = ([span[:, f:].sum(1)[..., None] for f in counts] for span in (low, high))
+        self.splits, self.most = [pair[f:, 0, f:] * 0 for f in counts], pair.abs().amax((1, 3))[..., None]
         # M: at least the sum of the absolute values of all terms of any score.
         hidden = (inputs.abs() + torch.maximum(low.abs(), high.abs()).sum(1))[..., None]
-        for weight, bias in zip(self.score.weights, self.score.biases, strict=True):
+        for weight, bias in zip(self.weights, self.biases, strict=True):
             hidden = weight.abs() @ hidden + bias.abs()
-        self.magnitude = sum(
-            part.sum().item() for part in (constant.abs(), single.abs().amax(1), self.most, hidden)
-        )
+        self.magnitude = sum(part.sum().item() for part in (constant.abs(), single.abs().amax(1), self.most, hidden))
+
+    def costs(self, cost):
+        """Costs of the options, (groups, options), and of all else."""
+        return cost.table[np.arange(len(self.base)), self.rows].sum(2), cost.of(self.base[None])[0]
 
     def multipliers(self, extra):
         """Multipliers to try: with the usual one, a group's options differ in p cost as they do in score.
@@ -174,67 +154,64 @@ class Relaxation:
         return np.minimum(np.multiply(MULTIPLES, usual), self.magnitude / dearest.sum())
 
     def complete(self, options):
-        """Choices of the completion of each prefix that is first among the strings: (n, decisions) int8."""
-        places = np.arange(options.shape[1])
-        return self.choices[places, options].sum(1, dtype=np.int8) + self.first
+        """Choices of the first completion of each prefix: (n, decisions) int8."""
+        return self.first + self.rows[np.arange(options.shape[1]), options].clip(min=0).sum(1, dtype=np.int8)
 
     def scores(self, options):
         """Scores of prefixes with all groups fixed: (n,) float64."""
         return self._relax(options)[-1][0].numpy()
 
-    def child_bounds(self, options, penalties):
+    def child_bounds(self, options, penalties, main=0):
         """Lower bounds on score + penalty of all completions of each prefix's children: (penalties, options, n).
 
-        A penalty is a sum over groups of a term of the option, (groups, options).
+        penalties: (penalties, groups, options), a term for each option; main: index of the one that matters most.
         """
-        fixed = options.shape[1]
-        relaxed, bounds, rows = self._relax(options), [], self._rows(options)
+        fixed, rows, bounds = options.shape[1], self._rows(options), []
+        relaxed = self._relax(options)
+        halves = self._halves(fixed, relaxed[-1][1].mean(2) + penalties[main, fixed:])
         for penalty in penalties:
             start, found = penalty.view(-1)[rows].sum(1), []
             for total, free in relaxed:
-                free = free + penalty[fixed:, :, None]
+                free = free + (halves + penalty[fixed:])[..., None]
                 found.append(free[0] + (total + start + free[1:].amin(1).sum(0)))
             bounds.append(torch.stack(found).amax(0))
         return torch.stack(bounds).numpy()
 
-    def tighten(self, options, penalty):
-        """Split the pairs of the free groups between their terms so that bounds of prefixes like these are larger."""
-        fixed = options.shape[1]
-        pair, most, rows = self.pair[fixed:, :, fixed:], self.most[fixed:, fixed:], self._rows(options)
-        if not most.any():
-            return
-        groups = len(pair)
-        split = self.splits.setdefault(fixed, pair.new_zeros(groups, groups, self.shape[1]))
-        shares = torch.bincount(rows.flatten(), minlength=len(self.terms) - 1).double() / len(options)
-        mean = (self.single + penalty)[fixed:] + (shares @ self.pair.flatten(2).flatten(0, 1)).view(self.shape)[fixed:]
-        for g in range(groups):
-            # What the pairs can add to the terms of g. Each then gets back an equal part of what is over the smallest.
-            all_of = (pair[:, :, g] - split[:, g, :, None]).amin(1)
-            total = mean[g] + all_of.sum(0)
-            split[g] = all_of - (total - total.min()) / groups
+    def _halves(self, fixed, terms):
+        """What pairs of free groups add to the terms of their options, after better splits: (free, options).
+
+        terms: of the prefixes that are bounded, on average.
+        """
+        pair, split, most = self.pair[fixed:, :, fixed:], self.splits[fixed], self.most[fixed:, fixed:]
+        for g in range(len(pair)):
+            # The most that its pairs can add to each term of g. What the sum is over its minimum is divided equally.
+            added = (pair[:, :, g] - split[:, g, :, None]).amin(1)
+            total = terms[g] + added.sum(0)
+            split[g] = added - (total - total.min()) / len(pair)
             split[g, g] = 0
-        split.clamp_(-most, most)
-        rest = (pair - split.transpose(1, 2)[..., None]).amin(1)
-        self.free[fixed] = (self.single[fixed:] + (split.sum(1) + rest.sum(0)) / 2)[..., None]
+        split.clamp_(-most, most)  # so that M bounds the rounding
+        return (split.sum(1) + (pair - split.mT[..., None]).amin(1).sum(0)) / 2
 
     def _rows(self, options):
         """Rows of `terms` of prefixes: (n, fixed)."""
         return torch.from_numpy(options + self.shape[1] * np.arange(options.shape[1]))
 
     def _relax(self, options):
-        """Two bounds as sums: pairs of a constant (n,) and a term for each free group's option (free, options, n)."""
-        (n, fixed), (groups, most) = options.shape, self.shape
-        last, rows = len(self.terms) - 1, self._rows(options)
+        """Two bounds as sums: pairs of a constant (n,) and a term for each free group's option (free, options, n).
+
+        Pairs of free groups are left out.
+        """
+        (n, fixed), last, rows = options.shape, len(self.terms) - 1, self._rows(options)
         some = torch.nn.functional.pad(rows, (0, 1), value=last)
         sums = torch.nn.functional.embedding_bag(some, self.terms, mode="sum").t().contiguous()
         pairs, (total,), inputs = sums.tensor_split([last, last + 1])
         total = total + pairs.gather(0, rows.t()).sum(0) / 2
-        free = self.free[fixed] + pairs[most * fixed :].view(groups - fixed, most, n)
-        if not self.score.weights:
+        free = pairs.view(*self.shape, n)[fixed:] + self.single[fixed:, :, None]
+        if not self.weights:
             return [(total, free)]
-        lowest, constant, slopes = self._relax_networks(inputs.view(*self.score.first.shape[::2], n), fixed)
+        lowest, constant, slopes = self._relax_networks(inputs.view(*self.low[0].shape[:2], n), fixed)
         slopes = slopes.flatten(0, 1)
-        lines = self.terms[most * fixed : -1, last + 1 :] @ slopes
+        lines = self.terms[self.shape[1] * fixed : -1, last + 1 :] @ slopes
         return [(total + lowest, free), (total + constant + (slopes * inputs).sum(0), free + lines.view(free.shape))]
 
     def _relax_networks(self, inputs, fixed):
@@ -242,15 +219,14 @@ class Relaxation:
 
         Returns (lowest (n,), d (n,), s (k, width, n)): by intervals, and by lines d + s u.
         """
-        weights, biases = self.score.weights, self.score.biases
         intervals = [(inputs + self.low[fixed], inputs + self.high[fixed])]
-        for weight, bias in zip(weights, biases, strict=True):
+        for weight, bias in zip(self.weights, self.biases, strict=True):
             low, high = (value.clamp(min=0) for value in intervals[-1])
             middle, half = torch.baddbmm(bias, weight, (low + high) / 2), torch.bmm(weight.abs(), (high - low) / 2)
             intervals.append((middle - half, middle + half))
         lowest = intervals.pop()[0].sum((0, 1))
-        constant, slopes = torch.zeros_like(lowest), torch.ones_like(biases[-1])
-        layers = list(zip(weights, biases, intervals, SLANTS, strict=True))
+        constant, slopes = torch.zeros_like(lowest), torch.ones_like(self.biases[-1])
+        layers = list(zip(self.weights, self.biases, intervals, SLANTS, strict=True))
         for weight, bias, (low, high), slant in reversed(layers):
             constant += (slopes * bias).sum((0, 1))
             slopes = weight.mT @ slopes

@@ -23,8 +23,8 @@ import torch
 from common.files import InputError
 from common.processes import delayed_interrupt, one_thread
 from search import ParetoFront, SearchResult
-from search.bounds import NOTHING, Relaxation, Score
-from space import Space
+from search.bounds import NOTHING, Relaxation, layers
+from space import ABSENT, Cost, Space
 
 MAX_BRANCHES = 10_000
 OPEN = 8  # branches that are searched at a time: few enough for the memory
@@ -62,28 +62,30 @@ class _Best:
     """The best architectures found so far, ordered by score, then by string."""
 
     def __init__(self, space, top=None, exclude=()):
-        self.top, self.excluded, self.tick = top, _keys(space.parse(list(exclude))), None  # of scores: set by the search
-        self.found = np.empty((3, 0))  # scores in ticks, costs, scores
-        self.choices = np.empty((0, len(space.decisions)), np.int8)
+        self.top, self.excluded = top, _keys(space.parse(list(exclude)))
+        self.tick = None  # of scores: set by the search
+        self.scores, self.choices = np.empty(0), np.empty((0, len(space.decisions)), np.int8)
+        # What an architecture must beat in each interval of costs: (ticks, cost, the interval's end), and keys.
+        self.intervals = np.full((3, 1), math.inf), np.array([b""])
 
-    def add(self, scores, costs, choices):
+    def ticks(self):
+        """Scores in ticks."""
+        return np.round(self.scores / self.tick)
+
+    def add(self, scores, choices):
         """Add n architectures, unless they are excluded."""
-        if len(self.excluded):
-            new = ~np.isin(_keys(choices), self.excluded)
-            scores, costs, choices = scores[new], costs[new], choices[new]
-        found = np.hstack([self.found, [np.round(scores / self.tick), costs, scores]])
-        choices = np.vstack([self.choices, choices])
-        chosen = self._chosen(*found[:2], _keys(choices))
-        self.found, self.choices = found[:, chosen], choices[chosen]
+        new = ~np.isin(_keys(choices), self.excluded)
+        self.scores, self.choices = np.append(self.scores, scores[new]), np.vstack([self.choices, choices[new]])
+        chosen = self._chosen()
+        self.scores, self.choices = self.scores[chosen], self.choices[chosen]
+        self._set_intervals()
 
-    def _chosen(self, ticks, costs, keys):
-        return np.lexsort((keys, ticks))[: self.top]
+    def _chosen(self):
+        return np.lexsort((_keys(self.choices), self.ticks()))[: self.top]
 
-    def intervals(self):
-        """What an architecture must beat in each interval of costs: ticks, cost, the interval's end; and the key."""
-        last = slice(self.top - 1, self.top)
-        ticks, keys = [*self.found[0, last], math.inf][:1], [*_keys(self.choices[last]), b""][:1]
-        return np.array([ticks, [math.inf], [math.inf]]), np.array(keys)
+    def _set_intervals(self):
+        if len(self.scores) == self.top:
+            self.intervals = np.array([self.ticks()[-1:], [math.inf], [math.inf]]), _keys(self.choices[-1:])
 
 
 class _Front(_Best):
@@ -91,57 +93,55 @@ class _Front(_Best):
 
     def __init__(self, space, cost):
         super().__init__(space)
-        # The end of an interval is below the next one's start by a unit, where costs are integers.
-        self.slack, self.unit = _slack(cost), int(cost.table.dtype.kind == "i")
+        self.cost = cost
 
-    def _chosen(self, ticks, costs, keys):
-        order = np.lexsort((keys, ticks, costs))
+    def _chosen(self):
+        ticks, costs = self.ticks(), self.cost.of(self.choices)
+        order = np.lexsort((_keys(self.choices), ticks, costs))
         return order[ticks[order] < np.minimum.accumulate(np.append(math.inf, ticks[order]))[:-1]]
 
-    def intervals(self):
-        # Nothing is found yet that is cheaper than the first of the front.
-        ticks, costs, _ = np.hstack([[[math.inf], [-math.inf], [0]], self.found])
-        ends = np.append(costs[1:] - self.unit, math.inf)
-        return np.array([ticks, costs + self.slack, ends + self.slack]), np.append(b"", _keys(self.choices))
+    def _set_intervals(self):
+        # Nothing is found yet that is cheaper than the first of the front. Integers end a unit below the next one.
+        costs, slack = self.cost.of(self.choices), _slack(self.cost)
+        ends = np.append(costs - (not slack) + slack, math.inf)
+        ticks, costs = np.append(math.inf, self.ticks()), np.append(-math.inf, costs + slack)
+        self.intervals = np.array([ticks, costs, ends]), np.append(b"", _keys(self.choices))
 
 
 class _Branch:
     """The search in one branch: its open prefixes, and which of them can enter a record."""
 
     def __init__(self, relax, limits, front):
-        """relax: gives the branch's Relaxation; limits: [(Cost, largest value)], with `front` the front's cost first."""
+        """relax: gives the branch's Relaxation; limits: [(Cost, largest value)]; front: of the first cost."""
         self.relax, relaxation = relax, relax()
-        self.counts, self.magnitude = relaxation.counts, relaxation.magnitude
-        costs = [relaxation.costs(cost) for cost, _ in limits]
-        tables = np.array([table for table, _ in costs]).reshape(-1, *relaxation.shape)
+        self.counts, self.magnitude, self.greedy = relaxation.counts, relaxation.magnitude, len(relaxation.counts) + 1
+        tables, base = map(np.array, zip(*(relaxation.costs(cost) for cost, _ in limits), strict=True))
         self.extra = tables - tables.min(2, keepdims=True)  # over the cheapest option of the group
-        smallest = np.array([base for _, base in costs]) + tables.min(2).sum(1)
-        room = self.extra.max(2).sum(1)  # of each cost, between the cheapest and the most expensive
-        rows = [np.zeros(len(limits))]
+        self.smallest = base + tables.min(2).sum(1)
+        self.room = self.extra.max(2).sum(1)  # of each cost, between the cheapest and the most expensive
+        multipliers = [np.zeros(len(limits))]  # a row for each penalty: none, or several multiples of one cost
         for i, (cost, limit) in enumerate(limits):
-            if room[i] and (front and not i or limit < smallest[i] + room[i]):
-                rows += [*np.eye(len(limits))[i] * relaxation.multipliers(self.extra[i])[:, None]]
-            room[i] = min(room[i], limit - smallest[i]) + _slack(cost)
-        # A row for each penalty, a sum of multiples of the costs: none, or several multiples of one.
-        self.multipliers, self.room, self.largest = np.array(rows), room, smallest + room
-        self.origin = np.where(np.arange(len(limits)), -math.inf, smallest)  # where intervals are measured from
+            largest = self.smallest[i] + self.room[i]
+            if self.room[i] and (limit < largest or (front and i == 0)):
+                multipliers += [*np.eye(len(limits))[i] * relaxation.multipliers(self.extra[i])[:, None]]
+            self.room[i] = min(largest, limit) - self.smallest[i] + _slack(cost)
+        self.multipliers = np.array(multipliers)
+        self.allowance = self.multipliers @ self.room  # what penalties add within the budgets, at most
         self.overall = relaxation.child_bounds(NOTHING, self.penalties()).min(1)  # bounds of all architectures
         # Blocks of open prefixes, the longest last.
-        self.stack = [_Block(NOTHING, smallest[:, None], self.overall, 1.0)]
-        self.total = 1.0  # work at the start
+        self.stack = [_Block(NOTHING, self.smallest[:, None], self.overall, 1.0)]
 
     def penalties(self):
         """Penalties of the options: (penalties, groups, options)."""
         return torch.from_numpy(np.tensordot(self.multipliers, self.extra, 1))
 
     def work(self):
-        """What is left to do: an estimate."""
+        """What is left to do: an estimate, 1 at the start."""
         return sum(len(block.options) * block.work for block in self.stack)
 
     def bound(self):
         """Lower bound on the scores of all architectures that are left."""
-        allowance = (self.multipliers @ self.room)[:, None]  # what penalties add within the budgets, at most
-        return min(((block.bounds - allowance).max(0).min() for block in self.stack), default=math.inf)
+        return min((block.bounds.T - self.allowance).max(1).min() for block in self.stack)
 
     def pop(self, size, greedy):
         """Take `size` prefixes from the last block: the most promising ones if greedy, else an evenly spaced sample."""
@@ -154,28 +154,23 @@ class _Branch:
 
     def children(self, block):
         """All prefixes with one more group fixed."""
-        (n, fixed), penalties, relaxation = block.options.shape, self.penalties(), self.relax()
+        n, fixed = block.options.shape
         count = self.counts[fixed]
-        # The pairs are split for these prefixes, with the penalties that bound them best.
-        best = (block.bounds - (self.multipliers @ self.room)[:, None]).argmax(0)
-        weights = torch.from_numpy(np.bincount(best, minlength=len(penalties)) / n)
-        relaxation.tighten(block.options, torch.tensordot(weights, penalties, 1))
-        bounds = relaxation.child_bounds(block.options, penalties)[:, :count]
+        penalty = np.bincount((block.bounds.T - self.allowance).argmax(1)).argmax()  # the one that bounds most of them
+        bounds = self.relax().child_bounds(block.options, self.penalties(), penalty)[:, :count]
         costs = block.costs[:, None] + self.extra[:, fixed, :count, None]
-        options = np.column_stack(
-            [np.tile(block.options, (count, 1)), np.arange(count, dtype=np.uint8).repeat(n)]
-        )
-        return _Block(options, *(rows.reshape(len(rows), len(options)) for rows in (costs, bounds)), 0)
+        options = np.column_stack([np.tile(block.options, (count, 1)), np.arange(count, dtype=np.uint8).repeat(n)])
+        return _Block(options, *(rows.reshape(len(rows), -1) for rows in (costs, bounds)), block.work)
 
     def possible(self, block, record):
         """For each prefix: could some completion still enter the record? (n,) bool."""
-        intervals, keys = record.intervals()
-        room = np.minimum(self.room[:, None], intervals[2] - self.origin[:, None])
+        intervals, keys = record.intervals
+        room = np.repeat(self.room[:, None], len(keys), 1)
+        room[0] = np.minimum(room[0], intervals[2] - self.smallest[0])
         beaten = intervals[0] * record.tick + self.multipliers @ room
         first = np.unique(np.linspace(0, len(keys), TOGETHER + 1).astype(int)[:-1])
         most, ends, *beaten = np.maximum.reduceat(np.vstack([intervals[1:], beaten]), first, 1)[..., None]
-        cost = block.costs[:1].sum(0)  # the front's, or 0
-        slack = 1.5 * record.tick  # a tick and a margin
+        slack, cost = 1.5 * record.tick, block.costs[0]  # a tick and a margin
         possible = cost <= ends
         for bound, best in zip(block.bounds, beaten, strict=True):
             possible &= bound <= best + slack
@@ -190,64 +185,50 @@ class _Branch:
 
 
 def _branches(space):
-    """Choices of the parents in each branch, 0 for all other decisions: (branches, decisions) int8."""
+    """Choices of the first architecture of each branch: (branches, decisions) int8."""
     rows = np.zeros((1, len(space.decisions)), np.int8)
     if space.parents:
         parents = Space(space.name, [space.decisions[i] for i in space.parents], absent=space.absent)
         if parents.size > MAX_BRANCHES:
-            ways = f"there are {parents.size:,} ways to decide what other decisions depend on"
-            raise InputError(f"{space.name}: {ways}: more than {MAX_BRANCHES:,} need evolution, which proves nothing")
+            ways = f"{parents.size:,} ways to make the decisions that others depend on"
+            raise InputError(f"{space.name}: has {ways}: the exact search takes {MAX_BRANCHES:,}: use evolution")
         rows = rows.repeat(parents.size, 0)
         rows[:, space.parents] = parents.parse(parents.all())
-    return rows
+    return np.where(space.present(rows), rows, ABSENT).astype(np.int8)
 
 
 class _Search:
     """Branch and bound over all branches, which fills a record."""
 
     def __init__(self, model, record, limits):
-        self.record, self.space = record, model.space
-        self.limits = [(cost, float(most)) for cost, most in limits]
-        self.most = np.array([most for _, most in self.limits])
-        score, chosen, self.networks = Score.of(model), _branches(model.space), len(model.networks)
-        relax = functools.lru_cache(OPEN)(lambda i: Relaxation(score, model.space, chosen[i]))
-        self.relax = [functools.partial(relax, i) for i in range(len(chosen))]
-        self.size = max(1, BLOCK // (1 + self.networks))
-        self.open, self.waiting = [], None  # branches, those that wait from the most promising on
+        self.record, self.space, self.networks = record, model.space, len(model.networks)
+        merged, first = layers(model), _branches(model.space)
+        nothing = Cost(0, np.zeros((len(first[0]), model.space.counts.max() + 1), np.int64))
+        self.limits = [(cost, float(most)) for cost, most in model.space.limits(limits)] or [(nothing, math.inf)]
+        relax = functools.lru_cache(OPEN)(lambda i: Relaxation(model, merged, first[i]))
+        self.relax, self.branches = [functools.partial(relax, i) for i in range(len(first))], []
         self.bounded = self.over_budget = self.scored = 0
 
     def run(self, stop, progress):
         """Fill the record, until stop(). Then the branches hold the prefixes that were not examined."""
-        branches = []
         for relax in self.relax:
             if stop():
                 return
-            branches.append(_Branch(relax, self.limits, isinstance(self.record, _Front)))
-        self.waiting = sorted(branches, key=_Branch.bound)
-        groups = max(len(branch.counts) for branch in branches)
-        magnitude = max(branch.magnitude for branch in branches) or 1.0
+            self.branches.append(_Branch(relax, self.limits, isinstance(self.record, _Front)))
+        groups = max(len(branch.counts) for branch in self.branches)
+        magnitude = max(branch.magnitude for branch in self.branches) or 1.0
         self.record.tick = (2 + groups / 6 + self.networks) * 2.0**-43 * magnitude
-        while self.left() and not stop():
-            while self.waiting and len(self.open) < OPEN and not stop():
-                self._greedy(self.waiting.pop(0), stop)
-            self.open = [branch for branch in self.open if branch.stack]
-            if self.open:
-                self._step(max(self.open, key=_Branch.work), self.size, greedy=False)
+        self.branches.sort(key=_Branch.bound)
+        while self.branches and not stop():
+            # First a greedy pass through each of the most promising branches, down to a first record.
+            some = self.branches[:OPEN]
+            branch = next((branch for branch in some if branch.greedy), None) or max(some, key=_Branch.work)
+            self._step(branch)
+            if not branch.stack:
+                self.branches.remove(branch)
             if progress:
-                progress(self._share(), self.record.found[2].min(initial=math.inf), self.open_bound())
-
-    def _greedy(self, branch, stop):
-        """Open a branch: extend the best few prefixes of each length, down to a first record."""
-        self.open.append(branch)
-        for _ in range(len(branch.counts) + 1):
-            if branch.stack and not stop():
-                self._step(branch, GREEDY, greedy=True)
-        branch.total = branch.work()
-
-    def _share(self):
-        """Share of the work that is done: an estimate."""
-        left = len(self.waiting) + sum(branch.work() / branch.total for branch in self.open if branch.stack)
-        return 1 - left / len(self.relax)
+                left = len(self.branches[OPEN:]) + sum(map(_Branch.work, self.branches[:OPEN]))
+                progress(1 - left / len(self.relax), self.record.scores.min(initial=math.inf), self.open_bound())
 
     def left(self):
         """Number of architectures neither ruled out nor scored."""
@@ -255,35 +236,37 @@ class _Search:
 
     def open_bound(self):
         """Lower bound on the scores of all architectures that are left."""
-        if self.waiting is None:
+        if self.record.tick is None:
             return -math.inf
-        return min((branch.bound() for branch in self.open + self.waiting[:1]), default=math.inf)
+        return min(map(_Branch.bound, self.branches[: OPEN + 1]), default=math.inf)
 
-    def _step(self, branch, size, greedy):
-        """Extend `size` open prefixes by a group; complete ones are scored and go into the record."""
-        block = self._promising(branch, branch.pop(size, greedy))
-        n, fixed = block.options.shape
-        if fixed == len(branch.counts):
+    def _step(self, branch):
+        """Extend some open prefixes by a group; complete ones are scored and go into the record."""
+        size = GREEDY if branch.greedy else math.ceil(BLOCK / (1 + self.networks))
+        block = self._promising(branch, branch.pop(size, branch.greedy))
+        branch.greedy = max(0, branch.greedy - 1)
+        if block.options.shape[1] == len(branch.counts):
             self._complete(branch.relax(), block.options)
-        elif n:
+        elif len(block.options):
             children = self._promising(branch, branch.children(block))
             if len(children.options):
                 order = (children.bounds - branch.overall).min(0).argsort(kind="stable")  # the most promising first
-                work = 0.5 ** (fixed + 1) if greedy else block.work * n / len(order)
+                work = block.work * len(block.options) / len(order)
                 branch.stack.append(children.select(order)._replace(work=work))
 
     def _complete(self, relaxation, options):
         choices = relaxation.complete(options)
-        costs = np.array([cost.of(choices) for cost, _ in self.limits]).reshape(len(self.limits), len(choices))
-        within = np.all(costs <= self.most[:, None], 0)  # which sums of real costs decide, added up as Cost.of does
-        self.record.add(relaxation.scores(options[within]), costs[:1].sum(0)[within], choices[within])
+        within = np.ones(len(choices), bool)
+        for cost, most in self.limits:
+            within &= cost.of(choices) <= most  # where costs are real, sums in this order decide
+        self.record.add(relaxation.scores(options)[within], choices[within])
         self.over_budget += (~within).sum().item()
         self.scored += within.sum().item()
 
     def _promising(self, branch, block):
         """Drop and count the prefixes with no completion that can enter the record; returns the others."""
         completions = math.prod(branch.counts[block.options.shape[1] :].tolist())
-        within = (block.costs <= branch.largest[:, None]).all(0)
+        within = (branch.smallest + branch.room >= block.costs.T).all(1)
         possible = within & branch.possible(block, self.record)
         self.over_budget += (~within).sum().item() * completions
         self.bounded += (within & ~possible).sum().item() * completions
@@ -311,12 +294,12 @@ def best(model, top=10, *, limits=None, exclude=(), seconds=None, progress=None)
     late = _late(seconds)
     with delayed_interrupt() as interrupted:
         record = _Best(model.space, top, exclude)
-        search = _Search(model, record, model.space.limits(limits))
+        search = _Search(model, record, limits)
         search.run(lambda: interrupted() or late(), progress)
-        scores, left = record.found[2], search.left()
-        gap = max(0.0, float(scores.min(initial=math.inf) - search.open_bound()))
+        left = search.left()
+        gap = max(0.0, float(record.scores.min(initial=math.inf) - search.open_bound()))
         counts = search.bounded, search.over_budget, search.scored, left
-        return SearchResult(model.space.strings(record.choices), scores, *counts, gap, bool(left))
+        return SearchResult(model.space.strings(record.choices), record.scores, *counts, gap, bool(left))
 
 
 @one_thread()
@@ -334,8 +317,8 @@ def pareto(model, *, limits=None, seconds=None, progress=None):
         raise InputError(f"{space.name}: has no costs: a Pareto front needs one")
     name, cost = next(iter(space.costs.items()))
     record = _Front(space, cost)
-    search = _Search(model, record, space.limits({name: math.inf} | dict(limits or {})))
+    search = _Search(model, record, {name: math.inf} | (limits or {}))
     search.run(_late(seconds), progress)
     if search.left():
         raise TimeoutError(f"the Pareto front is not complete after {seconds} seconds")
-    return ParetoFront(space.strings(record.choices), record.found[2])
+    return ParetoFront(space.strings(record.choices), record.scores)
