@@ -99,7 +99,7 @@ class Relaxation:
         x, base = x[:-1], x[-1]
         table = (x @ inputs).unflatten(1, self.shape)  # (k, groups, options, width)
         constant, single, pair = self._quadratic(model.matrix, base, x)
-        order = self._influence(single, table).argsort(descending=True, stable=True)
+        order = self._influence(single, table).argsort(descending=True, stable=True).numpy()
         self.counts, self.rows = self.counts[order], rows[order]
         self._keep_sums(constant, base @ inputs, single[order], pair[order][:, :, order], table[:, order])
 

@@ -297,7 +297,7 @@ def best(model, top=10, *, limits=None, exclude=(), seconds=None, progress=None)
         search = _Search(model, record, limits)
         search.run(lambda: interrupted() or late(), progress)
         left = search.left()
-        gap = max(0.0, float(record.scores.min(initial=math.inf) - search.open_bound()))
+        gap = max(0.0, float(record.scores.min(initial=math.inf) - search.open_bound())) if left else 0.0
         counts = search.bounded, search.over_budget, search.scored, left
         return SearchResult(model.space.strings(record.choices), record.scores, *counts, gap, bool(left))
 

@@ -1,175 +1,157 @@
 """The exact search against enumeration and the predictors themselves."""
 
-import itertools
+import math
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import one_hot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import TOY, one_hot
 
-import space
-from engine.model import Model
+from common.files import InputError
 from network import Predictor
-from search import exact
+from recipes.base import Model
+from search import bounds, exact
+from space import VIT, Decision, Space
 
-NO_MATRIX = torch.zeros(87, 87).double()
-PENALTY = 2.0**14  # of each code that a restricted model does not want
-SMALLEST = "j" + "331" * 10 + "000000"
+REVERSED = Space("toy", TOY.decisions, {})
+REVERSED.costs = dict(reversed(TOY.costs.items()))  # the front is over real numbers
+WIDE = Space("wide", [Decision("categorical", f"x{chr(97 + i)}", (0, 1, 2, 3)) for i in range(14)])
+LONG = Space("long", [Decision("ordinal", f"d {i}", (0, 1, 2, 3)) for i in range(42)])
 
 
-def network(seed):
+def model(space, kind, seed=0):
+    """A quadratic form, networks, both, or an additive model with many ties."""
     torch.manual_seed(seed)
-    return {name: 2 * value for name, value in Predictor().state_dict().items()}
+    matrix = torch.from_numpy(np.random.RandomState(seed).standard_normal((len(space.features),) * 2))
+    first, second = ({k: 2 * v for k, v in Predictor(*space.shape).state_dict().items()} for _ in range(2))
+    return {
+        "quadratic": Model(space, matrix),
+        "networks": Model(space, None, (first, second), (1.0, -0.5)),
+        "mixed": Model(space, 0.1 * matrix, (first,), (2.0,)),
+        "ties": Model(space, matrix.round().diag().diag()),
+    }[kind]
 
 
-def matrix(seed):
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal((87, 87)))
-
-
-MODELS = {
-    "networks": Model(NO_MATRIX, (network(0), network(1)), (1.0, -0.5)),
-    "quadratic": Model(matrix(0)),
-    "mixed": Model(0.05 * matrix(1), (network(2),), (2.0,)),
-    "ties": Model(matrix(5).round().diag().diag()),
-}
+KINDS = "quadratic", "networks", "mixed", "ties"
 
 
 @torch.no_grad()
 def scores(model, architectures):
     """(n,) float64, by the predictors themselves."""
-    encodings = torch.from_numpy(np.stack([one_hot(architecture) for architecture in architectures])).double()
-    x = encodings.flatten(1)[:, space.FEATURES]
-    total = (x @ model.matrix * x).sum(1)
+    encodings = torch.from_numpy(np.stack([one_hot(model.space, architecture) for architecture in architectures]))
+    x, total = encodings.flatten(1)[:, model.space.features], torch.zeros(len(encodings)).double()
+    if model.matrix is not None:
+        total += (x @ model.matrix * x).sum(1)
     for state_dict, weight in zip(model.networks, model.weights, strict=True):
-        predictor = Predictor().double().eval()
+        predictor = Predictor(*model.space.shape).double().eval()
         predictor.load_state_dict(state_dict)
         total += weight * predictor(encodings)
-    return total.numpy()
+    return total.numpy().round(9)
 
 
-def restrict(name):
-    """A model with a penalty for all but 512 architectures, and these, sorted, with their sizes and scores.
-
-    They have 10 or 12 layers. In the first four, heads and MLP ratio are the smallest or the largest; in the others
-    the heads are the largest, the MLP ratio is the smallest.
-    """
-    model, diagonal = MODELS[name], np.zeros(87)
-    diagonal[1] = PENALTY
-    layers = diagonal[3:].reshape(12, 7)
-    layers[:, [1, 4]] = layers[4:, [2, 3]] = PENALTY
-    options = np.full((512, 12), 2)
-    options[:, :4] = 2 * list(itertools.product([0, 2, 6, 8], repeat=4))
-    options[256:, 10:] = space.ABSENT
-    names = np.array(sorted(space.strings(options)))
-    model = model._replace(matrix=model.matrix + torch.from_numpy(diagonal).diag())
-    return model, names, space.measure(names), scores(model, names).round(6)
-
-
-@pytest.mark.parametrize("block", [14, exact.BLOCK])
-@pytest.mark.parametrize("budget", [(), ("max_params",), ("max_macs",), ("max_params", "max_macs")])
-@pytest.mark.parametrize("name", MODELS)
-def test_the_best_and_the_front_are_those_of_enumeration(monkeypatch, name, budget, block):
-    monkeypatch.setattr(exact, "BLOCK", block)
-    monkeypatch.setattr(exact, "GROUPS", block)
-    model, names, measured, values = restrict(name)
-    sizes = {"max_params": measured.parameters, "max_macs": measured.macs}
-    limits = {flag: int(np.quantile(sizes[flag], 0.6)) for flag in budget}
-    within = np.flatnonzero(np.all([size <= limits.get(flag, np.inf) for flag, size in sizes.items()], 0))
-    expected = within[values[within].argsort(kind="stable")][:50]
-    found = exact.best(model, 50, **limits)
-    assert found.architectures == names[expected].tolist()
-    assert found.scores == pytest.approx(values[expected], abs=1e-6)
-    assert (found.left, found.gap, found.interrupted, bool(found.over_budget)) == (0, 0, False, bool(budget))
-    assert found.bounded + found.over_budget + found.scored == space.NUM_ARCHITECTURES
-    expected = []
-    for i in within[np.lexsort((values[within], measured.parameters[within]))]:
-        if not expected or values[i] < values[expected[-1]]:
-            expected.append(i)
-    front = exact.pareto(model, **limits)
-    wanted = front.scores < PENALTY / 2  # smaller ones with a penalty are on the front, too
-    assert front.complete
-    assert np.array(front.architectures)[wanted].tolist() == names[expected].tolist()
-    assert front.scores[wanted] == pytest.approx(values[expected], abs=1e-6)
-    assert front.architectures[0] == SMALLEST
-    assert (np.diff(space.measure(front.architectures).parameters) > 0).all()
-    assert (np.diff(front.scores) < 0).all()
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("limited", [(), ("params",), ("latency",), ("params", "latency")])
+@pytest.mark.parametrize("space", [TOY, REVERSED], ids=["integers", "reals"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_and_the_front_are_those_of_enumeration(monkeypatch, kind, space, limited, small):
+    if small:
+        for name, value in (("OPEN", 2), ("GREEDY", 2), ("BLOCK", 3), ("TOGETHER", 3)):
+            monkeypatch.setattr(exact, name, value)
+        monkeypatch.setattr(bounds, "LIMIT", 1)
+    scored, names, costs = model(space, kind), np.array(TOY.all()), TOY.measure(TOY.all())
+    values, left_out, size = scores(scored, names), names[::3] if small else [], costs[next(iter(space.costs))]
+    for share in (0, 0.3, 0.6):
+        limits = {name: np.quantile(costs[name], share, method="lower") for name in limited}
+        within = [i for i in range(TOY.size) if all(costs[name][i] <= most for name, most in limits.items())]
+        wanted = [i for i in sorted(within, key=lambda i: (values[i], i)) if names[i] not in left_out][:20]
+        found = exact.best(scored, 20, limits=limits, exclude=left_out)
+        assert found.architectures == names[wanted].tolist()  # names are sorted
+        assert found.scores == pytest.approx(values[wanted], abs=1e-8)
+        assert (sum(found[2:5]), *found[5:]) == (TOY.size, 0, 0, False)
+        wanted = []
+        for i in sorted(within, key=lambda i: (size[i], values[i], i)):
+            if not wanted or values[i] < values[wanted[-1]]:
+                wanted.append(i)
+        assert exact.pareto(scored, limits=limits).architectures == names[wanted].tolist()
 
 
-def test_a_model_without_preferences_and_the_tightest_and_the_loosest_budget():
-    first = ["j" + "111" * 10 + "000000", "j" + "111" * 9 + "121000000", "j" + "111" * 9 + "131000000"]
-    assert exact.best(Model(NO_MATRIX), 3, max_params=10**30, max_macs=10**30)[:4:3] == (first, 0)
-    assert exact.pareto(Model(NO_MATRIX)).architectures == [SMALLEST]
-    assert exact.best(MODELS["quadratic"], 9, max_params=55_882_752).architectures == [SMALLEST]
-    assert exact.pareto(MODELS["quadratic"], max_macs=11_457_257_984).architectures == [SMALLEST]
-
-
-@settings(max_examples=40)
-@given(st.sampled_from(sorted(MODELS)), st.integers(0, 2**31), st.integers(0, 11), st.floats(0, 1e-5))
-def test_no_completion_is_below_its_prefixes_bound(name, seed, fixed, multiplier):
-    model, options = MODELS[name], np.random.RandomState(seed).randint(9, size=(40, 12))
-    penalty = multiplier * space.PARAMETERS.table
+@settings(max_examples=60)
+@given(st.sampled_from([TOY, VIT]), st.sampled_from(KINDS), st.integers(0, 2**31), st.floats(0, 0.1))
+def test_no_completion_is_below_its_prefixes_bound(space, kind, seed, multiplier):
+    random, scored = np.random.RandomState(seed), model(space, kind)
     with torch.inference_mode():
-        depth = exact.DepthModel(model, 12)
-        ordered = options[:, (exact.PLACES[1:] == depth.places[:, None]).argmax(1)]
-        penalties = [torch.zeros(9).double(), torch.from_numpy(penalty)]
-        bounds = depth.child_bounds(ordered[:, :fixed], penalties)[:, ordered[:, fixed], np.arange(40)]
-        values = depth.scores(ordered)
-    assert values == pytest.approx(scores(model, space.strings(options)), abs=1e-9)
-    margin = (4 + len(model.networks)) * 2.0**-44 * (depth.magnitude + 12 * penalty.max())
-    assert (bounds <= np.stack([values, values + penalty[options].sum(1)]) + margin).all()
-    if fixed == 11:  # nothing is left to be bounded
-        assert bounds[0] == pytest.approx(values, abs=1e-9)
+        relaxation = bounds.Relaxation(scored, bounds.layers(scored), exact._branches(space)[-1])
+        groups, k = len(relaxation.counts), len(scored.networks)
+        options = random.randint(relaxation.counts, size=(40, groups)).astype(np.uint8)
+        penalty = multiplier * random.rand(*relaxation.shape)
+        values, paid = relaxation.scores(options), penalty[np.arange(groups), options].sum(1)
+        assert values == pytest.approx(scores(scored, space.strings(relaxation.complete(options))), abs=1e-8)
+        margin = (2 + groups / 6 + k) * 2.0**-44 * (relaxation.magnitude + paid.max())
+        for fixed in [*range(groups), *random.randint(groups, size=9)]:  # the splits change
+            penalties = torch.from_numpy(np.stack([0 * penalty, penalty]))
+            found = relaxation.child_bounds(options[:, :fixed], penalties, random.randint(2))
+            found = found[:, options[:, fixed], np.arange(40)]
+            assert (found <= [values + margin, values + paid + margin]).all()
+            if fixed == groups - 1 and not k:  # nothing is left to be bounded
+                assert found[0] == pytest.approx(values, abs=1e-9)
 
 
-def interrupt(search, model, step, **flags):
-    """What the search returns where Ctrl-C is pressed at this step, and what progress said until then."""
-    said = []
+def test_a_space_of_10_to_the_25_architectures():
+    scored = model(LONG, "quadratic")._replace(matrix=torch.from_numpy(np.random.RandomState(3).rand(168)).diag())
+    rows = scored.matrix.diagonal().view(42, 4).numpy()
+    found = exact.best(scored, 2)
+    step = np.partition(rows, 1)[:, 1] - rows.min(1)
+    assert found.architectures[0] == "".join(map(str, rows.argmin(1)))
+    assert found.scores - rows.min(1).sum() == pytest.approx([0, step.min()])
+    assert sum(found[2:5]) == LONG.size == 4**42
+    first = ["0" * 42, "0" * 41 + "1", "0" * 41 + "2"]
+    assert exact.best(Model(LONG), 2, exclude=first[1:2]).architectures == first[::2]  # all are ties
 
-    def progress(*numbers):
-        said.append(numbers)
-        if len(said) == step:
-            signal.raise_signal(signal.SIGINT)
 
-    return search(model, progress=progress, **flags), np.array(said)
+def test_a_space_that_cannot_be_searched_is_refused():
+    parents = [Decision("categorical", f"p{chr(97 + i)}", (0, 1)) for i in range(14)]
+    children = [Decision("constant", f"c{p.name}", (0,), parent=p.name, when=(1,)) for p in parents]
+    with pytest.raises(InputError, match=r"^many: has 16,384 ways .* use evolution"):
+        exact.best(Model(Space("many", parents + children)))
+    with pytest.raises(InputError, match=r"^wide: has no costs"):
+        exact.pareto(Model(WIDE))
 
 
-def test_an_interrupted_search_says_how_far_it_may_be_off(monkeypatch):
-    monkeypatch.setattr(exact, "GREEDY", 2)
-    monkeypatch.setattr(exact, "BLOCK", 10)
-    model, _, sizes, _ = restrict("mixed")
-    budget = int(np.quantile(sizes.parameters, 0.3))
-    whole, said = interrupt(exact.best, model, None, max_params=budget)
-    shares, found, bounds = said.T
+@pytest.mark.parametrize("by", ["Ctrl-C", "time"])
+def test_an_interrupted_search_says_how_far_it_may_be_off(monkeypatch, by):
+    clock, said = [0.0], []
+    monkeypatch.setattr(exact, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(exact, "BLOCK", 50)
+    hard = model(WIDE, "quadratic")
+
+    def search(function, step, **settings):
+        def progress(*numbers):
+            said.append(numbers)
+            if len(said) == step:
+                clock[0] = 2 if by == "time" else 0
+                by == "time" or signal.raise_signal(signal.SIGINT)
+
+        clock[0] = 0
+        said.clear()
+        return function(hard, seconds=1, progress=progress, **settings)
+
+    whole, steps = search(exact.best, None), len(said)
+    shares, best, bound = np.array(said).T
     assert (np.diff([0, *shares]) >= -1e-9).all() and shares[-1] == pytest.approx(1)
     gaps = []
-    for step in (1, len(said) // 2, len(said) - 1):
-        part, _ = interrupt(exact.best, model, step, max_params=budget)
-        assert (part.interrupted, part.scores[0]) == (True, found[step - 1])
-        assert part.gap == pytest.approx(max(0, part.scores[0] - bounds[step - 1]))
+    for step in (30, steps // 2, steps - 1):
+        part = search(exact.best, step)
+        assert part.interrupted and part.scores[0] == best[step - 1]
+        assert part.gap == pytest.approx(max(0, part.scores[0] - bound[step - 1]))
         assert part.scores[0] - part.gap <= whole.scores[0] + 1e-6
+        assert sum(part[2:6]) == WIDE.size
         gaps.append(part.gap)
-    assert np.inf > gaps[0] > gaps[-1]
-
-
-def test_an_interrupted_front_is_the_leading_part_that_is_proven(monkeypatch):
-    monkeypatch.setattr(exact, "GREEDY", 2)
-    monkeypatch.setattr(exact, "BLOCK", 60)
-    model, *_ = restrict("mixed")
-    whole, said = interrupt(exact.pareto, model, None)
-    lengths = []
-    for share in (0.02, 0.3, 0.6, 0.9, 0.99):
-        part, _ = interrupt(exact.pareto, model, 1 + int(share * (len(said) - 1)))
-        lengths.append(len(part.architectures))
-        assert (part.complete, part.architectures) == (False, whole.architectures[: lengths[-1]])
-    assert 0 < max(lengths) < len(whole.architectures)
-
-
-def test_ctrl_c_before_the_first_step_is_no_error(monkeypatch):
-    interrupting = lambda *limits: signal.raise_signal(signal.SIGINT) or space.budgets(*limits)  # noqa: E731
-    monkeypatch.setattr(exact, "budgets", interrupting)
-    found, front = exact.best(MODELS["mixed"]), exact.pareto(MODELS["mixed"])
-    assert (found.architectures, found.left, found.gap) == ([], space.NUM_ARCHITECTURES, np.inf)
-    assert (front.architectures, front.complete) == ([], False)
+    assert math.inf > gaps[0] > gaps[-1]
+    hard = model(TOY, "quadratic")
+    with pytest.raises(TimeoutError if by == "time" else KeyboardInterrupt):
+        search(exact.pareto, 1)
+    assert exact.best(hard, seconds=-1)[::5] == ([], TOY.size) and exact.best(hard, seconds=-1).gap == math.inf
