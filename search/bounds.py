@@ -69,7 +69,7 @@ def groups(free, counts):
     found = [np.full((1, len(free)), ABSENT, np.int8)]
     for i in np.flatnonzero(free):
         if len(found[-1]) > 1 and len(found[-1]) * counts[i] > LIMIT:
-            found.append(found[0][:1] * 0 + ABSENT)
+            found.append(np.full_like(found[0][:1], ABSENT))
         choices = np.tile(np.arange(counts[i]), len(found[-1]))
         found[-1] = found[-1].repeat(counts[i], 0)
         found[-1][:, i] = choices
@@ -99,8 +99,8 @@ class Relaxation:
         x, base = x[:-1], x[-1]
         table = (x @ inputs).unflatten(1, self.shape)  # (k, groups, options, width)
         constant, single, pair = self._quadratic(model.matrix, base, x)
-        order = self._influence(single, table).argsort(descending=True, stable=True)
-        self.counts, self.rows = self.counts[order.numpy()], rows[order.numpy()]
+        order = self._influence(single, table).argsort(descending=True, stable=True).numpy()
+        self.counts, self.rows = self.counts[order], rows[order]
         self._keep_sums(constant, base @ inputs, single[order], pair[order][:, :, order], table[:, order])
 
     def _quadratic(self, matrix, base, x):

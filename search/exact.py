@@ -62,13 +62,10 @@ class _Best:
     """The best architectures found so far, ordered by score, then by string."""
 
     def __init__(self, space, top=None, exclude=()):
-        self.top, self.excluded, self.tick = (
-            top,
-            _keys(space.parse(list(exclude))),
-            None,
-        )  # of scores: set by the search
+        self.top, self.excluded = top, _keys(space.parse(list(exclude)))
+        self.tick = None  # of scores: set by the search
         self.scores, self.choices = np.empty(0), np.empty((0, len(space.decisions)), np.int8)
-        # What an architecture must beat in each interval of costs: (ticks, cost, end of the interval), and the key.
+        # What an architecture must beat in each interval of costs: (ticks, cost, the interval's end), and keys.
         self.intervals = np.full((3, 1), math.inf), np.array([b""])
 
     def ticks(self):
@@ -193,8 +190,8 @@ def _branches(space):
     if space.parents:
         parents = Space(space.name, [space.decisions[i] for i in space.parents], absent=space.absent)
         if parents.size > MAX_BRANCHES:
-            ways = f"there are {parents.size:,} ways to decide what other decisions depend on"
-            raise InputError(f"{space.name}: {ways}: above {MAX_BRANCHES:,} only evolution searches")
+            ways = f"{parents.size:,} ways to make the decisions that others depend on"
+            raise InputError(f"{space.name}: has {ways}: the exact search takes {MAX_BRANCHES:,}: use search.evolution")
         rows = rows.repeat(parents.size, 0)
         rows[:, space.parents] = parents.parse(parents.all())
     return np.where(space.present(rows), rows, ABSENT).astype(np.int8)
@@ -230,8 +227,8 @@ class _Search:
             if not branch.stack:
                 self.branches.remove(branch)
             if progress:
-                left = sum(map(_Branch.work, self.branches)) / len(self.relax)
-                progress(1 - left, self.record.scores.min(initial=math.inf), self.open_bound())
+                left = len(self.branches[OPEN:]) + sum(map(_Branch.work, self.branches[:OPEN]))
+                progress(1 - left / len(self.relax), self.record.scores.min(initial=math.inf), self.open_bound())
 
     def left(self):
         """Number of architectures neither ruled out nor scored."""
