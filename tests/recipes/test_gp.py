@@ -246,9 +246,7 @@ def test_real_trainings_are_ranked_from_few_labels(name, task, at_50, at_200):
     """Mean tau of five choices; 80 % intervals from 200 labels."""
     table = TableOf(BENCHMARKS / name, task)
     for count, wanted in ((50, at_50 - 0.03), (200, at_200 - 0.015)):
-        taus, held = zip(
-            *(table.replay(recipes.get("gp", table.space), count, seed) for seed in range(5, 10)), strict=True
-        )
+        taus, held = zip(*(table.replay("gp", count, seed) for seed in range(5, 10)), strict=True)
         assert np.mean(taus) > wanted
     assert 0.7 < np.mean(held) < 0.88
 
