@@ -247,7 +247,7 @@ class Progress:
         self.interval, self.bars, self.validation_taus = log_interval, {}, {}
 
     def __call__(self, name, epoch, epochs, loss, train_tau, validation_tau):
-        """Show one epoch of the task `name`; a tau of None was not measured, NaN is that of one score for all.
+        """Show one epoch of the task `name`; a tau of None was not measured; it is NaN where all have one score.
 
         A bar fits 80 columns for names of up to 10 characters, and shows the last validation tau that was measured.
         """
@@ -323,7 +323,7 @@ def run(main):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a path that the terminal's encoding lacks
     status = call(main)
-    # At the exit, which is not that of this script in a notebook: the work is done, let Python exit; and collecting
+    # When Python exits, which in a notebook is later: the work is done, let Python exit; and collecting
     # torch's modules takes half a second and finds nothing.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     atexit.register(gc.freeze)

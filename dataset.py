@@ -44,7 +44,7 @@ def read_entries(path):
 
 
 def digest(entries):
-    """SHA-256 of a file's entries; of a file as json.dump writes it, which the competition's is, that of its bytes."""
+    """SHA-256 of a file's entries, written as json.dump does, as the competition wrote its file."""
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
@@ -62,7 +62,7 @@ def load_entries(path, space=VIT):
 def label_fields(path, entries):
     """Fields of `entries`, of the file at `path`, that label a task: {task name: field}, the eight known tasks first.
 
-    `<task>_rank` holds labels of which smaller ones are better, `<task>_accuracy` those of which larger ones are.
+    Smaller values of `<task>_rank` are better, larger values of `<task>_accuracy`.
     Raises InputError where there is none, where a task has both, or where its name is not allowed.
     """
     fields, found = {}, list(dict.fromkeys(field for entry in entries.values() for field in entry))

@@ -55,7 +55,7 @@ class Cost(NamedTuple):
 class Space:
     """A search space. costs: {name: {"base": number, decision: a number a choice, ...}}, what is left out is 0.
 
-    `shape` is that of an encoding, `features` are the entries of a flattened encoding that can be nonzero, and
+    `shape` is the shape of an encoding, `features` are the entries of a flattened encoding that can be nonzero, and
     `feature_decision` has for each its decision, ABSENT for a constant, which nobody decides. `counts` has the number
     of choices, `parents` the decisions that others depend on, `kinds` {kind's number: its decisions in the order of
     the numbers in their names}.

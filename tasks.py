@@ -86,7 +86,7 @@ TASKS = (
 def find_task(name):
     """Task called `name`: one of the eight, or one with the default settings. Raises InputError for another name.
 
-    The name may be that of the task's labels: `sop_rank`, `sop_accuracy`.
+    The name of its labels, `sop_rank` or `sop_accuracy`, names the task, too.
     """
     name = re.sub(r"_(rank|accuracy)$", "", name)
     return next((task for task in TASKS if task.name == name), None) or Task(name)

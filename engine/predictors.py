@@ -20,7 +20,7 @@ SAMPLED = 100_000  # architectures that stand for the search space
 
 
 class MissingError(InputError):
-    """Tasks without a checkpoint; `tasks` are their names, `recipes` those of which there are checkpoints."""
+    """Tasks without a checkpoint; `tasks` are their names, `recipes` have checkpoints for the first."""
 
     def __init__(self, message, tasks, recipes):
         super().__init__(message)

@@ -80,7 +80,7 @@ def _kept(path, entries, ours):
 def submitted_ranks(path, entries, task):
     """Ranks of a task in the entries of a submission, (n,), or None where nothing predicted them.
 
-    They are any finite numbers, of which the order counts; raises InputError for anything else.
+    They are any finite numbers, and only their order counts; raises InputError for anything else.
     """
     key = find_task(task).rank_key
     found = [entry.get(key, NOT_PREDICTED) for entry in entries.values()]

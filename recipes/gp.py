@@ -45,8 +45,8 @@ def parts(space):
 
     A part for each decision: a free effect of each choice and, of an ordinal decision, a linear effect of its place.
     A part for each kind of several decisions, whose effects are similar in places near each other: the linear effects
-    of an ordinal kind, all effects of a categorical one. The variance is that of the summed effects of an architecture
-    whose choices are uniform, if each part is taken once.
+    of an ordinal kind, all effects of a categorical one. The variance is the one that the summed effects
+    of an architecture with uniform choices have, if each part is taken once.
     """
     pick = torch.eye(len(space.features)).double()
     effects, found = {}, []  # (choices, f) of each decision that is one
@@ -139,7 +139,7 @@ def fit(prior, x, z, counts, report=None, measured=False):
     prior: Prior; x: (n, f) float64 of 0 and 1, the features of n encodings; z: (n,) float64, labels of mean 0 and
     variance about 1; counts: (n,) float64, how many measurements each label is the mean of; report: called after each
     iteration as report(iteration, negative log marginal likelihood per architecture); measured: z are no normal scores,
-    so that their noise may be smaller than the prior allows: std is that of the leave-one-out errors.
+    so that their noise may be smaller than the prior allows: std comes from the leave-one-out errors.
 
     Returns ({"matrix": A, "constant", "std", "warp": c}, (n,) leave-one-out predictions of y). The predicted y of
     features x is x A x + constant; std is its standard deviation, with the noise. We use one standard deviation for all

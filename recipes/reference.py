@@ -8,7 +8,7 @@ Fitted part of a checkpoint:
     whole_ktau      tau of the scoring snapshot on the whole validation split
     snapshots       {index: {"epoch", "ktau", "state_dict"}}, ascending by validation tau: -1 is the best
     validated       number of architectures that validate, if fewer than FEW; absent otherwise
-    by_autograd     True where the step of recipes/step.py is not that of network.py; absent otherwise
+    by_autograd     True where the step of recipes/step.py differs from network.py; absent otherwise
 """
 
 import contextlib
@@ -249,7 +249,7 @@ class Recipe(Base):
         if index not in held:
             why = f"it holds {len(held)}, {held[0]} to {held[-1]}"
             if len(held) == 1:
-                why = f"it holds only {held[0]}, the one that scores: train to keep more"
+                why = f"it holds only {held[0]}, which ranks: train to keep more"
             raise InputError(f"no snapshot {index}: {why}")
         return index
 

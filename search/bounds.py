@@ -164,7 +164,7 @@ class Relaxation:
     def child_bounds(self, options, penalties, main=0):
         """Lower bounds on score + penalty of all completions of each prefix's children: (penalties, options, n).
 
-        penalties: (penalties, groups, options), a term for each option; main: index of the one that matters most.
+        penalties: (penalties, groups, options), a term for each option; main: index of the most important one.
         """
         fixed, rows, bounds = options.shape[1], self._rows(options), []
         relaxed = self._relax(options)

@@ -156,7 +156,7 @@ class _Branch:
         """All prefixes with one more group fixed."""
         n, fixed = block.options.shape
         count = self.counts[fixed]
-        penalty = np.bincount((block.bounds.T - self.allowance).argmax(1)).argmax()  # the one that bounds most of them
+        penalty = np.bincount((block.bounds.T - self.allowance).argmax(1)).argmax()  # which bounds most of them
         bounds = self.relax().child_bounds(block.options, self.penalties(), penalty)[:, :count]
         costs = block.costs[:, None] + self.extra[:, fixed, :count, None]
         options = np.column_stack([np.tile(block.options, (count, 1)), np.arange(count, dtype=np.uint8).repeat(n)])

@@ -76,7 +76,7 @@ PACKAGES = {"sklearn": "scikit-learn", "botorch": "botorch"}
 def table(counts, found):
     """Mean taus as Markdown, in brackets the standard error over seeds.
 
-    found: {method: (targets, counts, tasks, seeds)}, of which the better targets are shown.
+    found: {method: (targets, counts, tasks, seeds)}, and the better targets are shown.
     """
 
     def cell(i, taus):

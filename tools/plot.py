@@ -4,7 +4,7 @@
     python tools/plot.py --data_path FOLDER     where the training file is: also the correlation of size and rank
     python tools/plot.py --sizes sizes.json     only logs/sizes.png, from a file that crossval.py --sizes --json wrote
 
-Needs requirements-dev.txt. The run is that of results/published/; results/reference.json has the reference's figures.
+Needs requirements-dev.txt. The run is results/published/; results/reference.json has the reference's figures.
 """
 
 import functools

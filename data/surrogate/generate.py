@@ -1,8 +1,8 @@
 """The surrogate benchmark: synthetic files in the competition's format, with the true ranks of the test file.
 
 An architecture's score on a task is the sum of the effects of its decisions, fitted to real measurements, plus noise
-with the standard deviation of the fit's residuals: effects.json, which tools/surrogate.py makes. The idea is that of
-NAS-Bench-301 (Siems et al., arXiv:2008.09777).
+with the standard deviation of the fit's residuals: effects.json, which tools/surrogate.py makes. The idea comes
+from NAS-Bench-301 (Siems et al., arXiv:2008.09777).
 """
 
 import hashlib

@@ -180,7 +180,7 @@ def test_snapshots_are_chosen_by_their_place():
         with pytest.raises(InputError, match=f"^no snapshot {index}: it holds 3, -3 to -1$"):
             REFERENCE.snapshot_index(CHECKPOINT, index)
     only = {"index": -2, "snapshots": {-2: None}}
-    with pytest.raises(InputError, match="no snapshot -1: it holds only -2, the one that scores: train to keep more"):
+    with pytest.raises(InputError, match="no snapshot -1: it holds only -2, which ranks: train to keep more"):
         REFERENCE.snapshot_index(only, -1)
     assert REFERENCE.model(CHECKPOINT).networks == (STATES[1],)
     assert REFERENCE.model(CHECKPOINT, -1).networks == (STATES[2],)
