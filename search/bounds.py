@@ -12,11 +12,11 @@ decisions, u = b + sum_g T[g, c_g], since nothing nonlinear lies between the enc
    of its coefficient (CROWN, Zhang et al., arXiv:1811.00866). The result is linear in u, so in the options:
    f >= d + sum_g s T[g, c_g], and each free group takes the option that is best for it alone.
 3. The quadratic form. With the prefix fixed it is a constant, a term for each free group's option, and pairs P[g, c,
-   h, d] of free groups. For any splits a, P[g, c, h, d] - a[g, h, c] - a[h, g, d] is at least the mean of its minima
-   over d and over c. So a[g, h, c] and half of the minimum over d are added to the term of c, and likewise for d.
-   First, means of P over rows and columns are moved to the terms: less is left to be bounded. Then the splits start at
-   0 and follow the prefixes that are extended: coordinate ascent makes the mean bound of 3 larger, with all splits of
-   a group at a time (message passing, Globerson and Jaakkola, Fixing max-product, NIPS 2007).
+   h, d] of free groups. First, means of P over rows and columns are moved to the terms: less is left to be bounded.
+   Then each pair is split: P[g, c, h, d] - a[g, h, c] - a[h, g, d] is at least the mean of its minima over d and over
+   c, so a[g, h, c] and half of the minimum over d are added to the term of c, and likewise for d. Any splits a are
+   valid. They start at 0. Before prefixes are extended, a round of coordinate ascent makes the bound for their mean
+   terms larger (message passing, Globerson and Jaakkola, Fixing max-product, NIPS 2007).
 
 The terms of 3 are added to those of 2 before the minimum over options. The larger of 1 + 3 and 2 + 3 is used:
 intervals win while many groups are free, lines once few are. Being a sum over groups, it also bounds each child of the
@@ -25,18 +25,19 @@ prefix, one more group fixed, and most children are dropped before anything is c
 Budgets. A bound on score + p cost, with a multiplier p >= 0, is as simple: p cost adds one term a group (Lagrangian
 relaxation). If it exceeds t + p B, no completion within the budget B is as good as t. A few p are tried.
 
-Rounding. All is float64. Scores and bounds are sums of the same terms. M, the sum of the absolute values of all terms,
-bounds what a network adds at any of its layers, and multipliers are capped so that p (largest - smallest cost) <= M.
-Each rounding error is at most 2**-53 times the largest intermediate sum, which is M but for small factors: with a split
-at most as large as its largest pair, terms of 3 are up to 2.5 M. Adding them up for k networks of widths 32, 16 and 32
-and G groups, a bound or score is off by less than (360 + 20 G + 200 k) 2**-53 M. A group is in at most 13 sums: 3 of
-fixed options, 2.5 of the splits, 3.5 of the minima, 1 of penalties, 3 on the way through the networks. A network's
-lines are 193 products, 49 with biases, 80 with ends of intervals and 64 with inputs. The rest does not grow: intervals
-that are off by less than 95 make lines that are off by as much, the slopes add 61 and other sums 76.
-So scores and bounds compare within a margin of (2 + G / 6 + k) 2**-44 M = (1024 + 85 G + 512 k) 2**-53 M, twice as
-much and more. Scores are rounded to multiples of a tick of two margins. Equal after rounding is a tie, which the
-smaller string wins (on the front the cheaper architecture, then the smaller string); so is a bound that equals the
-score to beat, within a tick and a margin.
+Rounding. All is float64, and bounds and scores are sums of the same terms. M, the sum of the absolute values of all
+terms, is at least what the networks have at any of their layers. Multipliers are capped so that p (largest - smallest
+cost) <= M, splits at twice the largest entry of their pair. Each rounding error is at most 2**-53 times the largest
+intermediate sum, which is M but for small factors: with splits, the terms of 3 are up to 3.5 M. Adding them up for G
+groups and k networks of widths 32, 16 and 32, a bound or score is off by less than (360 + 20 G + 200 k) 2**-53 M,
+(600 + 200 k) 2**-53 M for the 12 groups of ViT:
+- A group takes part in 15 sums: 3 of fixed options, 3.5 of splits, 4.5 of minima, 1 of penalties, 3 through networks.
+- A network has 193 products in its lines: 49 with biases, 80 with ends of intervals, 64 with inputs.
+- Intervals are off by less than 95 and the lines by as much, the lines' slopes by 61, and other sums by 76.
+The margin within which scores and bounds compare is twice that and more: (2 + G / 6 + k) 2**-44 M, which is
+(1024 + 85 G + 512 k) 2**-53 M. Scores are rounded to multiples of a tick of two margins. Equal after rounding is a tie,
+which the smaller string wins (on the front the cheaper architecture, then the smaller string); so is a bound that
+equals the score to beat, within a tick and a margin.
 """
 
 import numpy as np
@@ -178,18 +179,17 @@ class Relaxation:
         return torch.stack(bounds).numpy()
 
     def _halves(self, fixed, terms):
-        """What pairs of free groups add to the terms of their options, after better splits: (free, options).
+        """What pairs of free groups add to terms of their options, with better splits: (free, options).
 
-        terms: of the prefixes that are bounded, on average.
+        terms: means over the prefixes that are extended, (free, options).
         """
         pair, split, most = self.pair[fixed:, :, fixed:], self.splits[fixed], self.most[fixed:, fixed:]
         for g in range(len(pair)):
-            # The most that its pairs can add to each term of g. What the sum is over its minimum is divided equally.
+            # The most that its pairs can add to the terms of g. What the sum is over its minimum goes back to them.
             added = (pair[:, :, g] - split[:, g, :, None]).amin(1)
             total = terms[g] + added.sum(0)
             split[g] = added - (total - total.min()) / len(pair)
-            split[g, g] = 0
-        split.clamp_(-most, most)  # so that M bounds the rounding
+        split.clamp_(-2 * most, 2 * most)  # so that M bounds the rounding; 0 within a group
         return (split.sum(1) + (pair - split.mT[..., None]).amin(1).sum(0)) / 2
 
     def _rows(self, options):

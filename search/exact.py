@@ -236,9 +236,7 @@ class _Search:
 
     def open_bound(self):
         """Lower bound on the scores of all architectures that are left."""
-        if self.record.tick is None:
-            return -math.inf
-        return min(map(_Branch.bound, self.branches[: OPEN + 1]), default=math.inf)
+        return min(map(_Branch.bound, self.branches[: OPEN + 1]), default=-math.inf)
 
     def _step(self, branch):
         """Extend some open prefixes by a group; complete ones are scored and go into the record."""

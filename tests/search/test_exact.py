@@ -195,6 +195,20 @@ def test_no_completion_is_below_its_prefixes_bound(name, seed, share, multiplier
         assert found[0] == pytest.approx(values, abs=1e-9)
 
 
+def test_splits_make_the_bound_of_a_single_pair_exact():
+    space = Space("four", [Decision("categorical", name, tuple("abcde")) for name in "wxyz"])
+    model = draw_model(space, "quadratic", 0)
+    with torch.inference_mode():
+        relaxation = bounds.Relaxation(model, bounds.layers(model), exact._branches(space)[0])
+        options = np.indices((5, 5, 5, 5), np.uint8).reshape(4, 25, 25).T  # (last two, first two, groups)
+        for prefix in range(0, 25, 3):
+            values = relaxation.scores(options[:, prefix]).reshape(5, 5)
+            for _ in range(30):
+                (found,) = relaxation.child_bounds(options[:1, prefix, :2], torch.zeros(1, 4, 5).double())
+            assert found.min() == pytest.approx(values.min(), abs=1e-6)
+            assert (found[:, 0] <= values.min(1) + 1e-9).all()
+
+
 def run(search, model, step=None, **flags):
     """What the search returns where Ctrl-C is pressed at this step, and what progress said until then."""
     said = []
