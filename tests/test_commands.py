@@ -476,7 +476,7 @@ MISTAKES = {
         "--data_path nine": f"nine/{TRAIN_FILE}: 9 architectures are labelled for ",
     },
     f"tools/traverse.py {TWO}": {
-        "--top 99": "r/veri_final.pth: no snapshot -",
+        "--top 99": "r/",
         f"--top 2 --truth data/{TRAIN_FILE}": f"data/{TRAIN_FILE}: arch201 is missing",
         "--top 2 --save_name cut": "Track2_submitA_cut_2.json: would replace r/sop_final.pth, which ",
     },

@@ -77,7 +77,8 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new(function, left):
     pid = os.fork()
     if not pid:
         try:
-            setattr(os, function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            owner = Path if function == "unlink" else os
+            setattr(owner, function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
             write_file("file", b"new")
         finally:
             os._exit(0)
